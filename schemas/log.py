@@ -53,7 +53,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class LogSlice:
-    """A ``LogBatch``, decoded: each record became a message, a tick or a refusal (or a message and a partial refusal)."""
+    """A ``LogBatch``, decoded: each record became a message, a tick or a refusal.
+
+    A message of which some metrics were refused stands in both ``messages`` and ``refused`` (``whole=False``).
+    """
 
     partition: int
     start: int

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """The last accounted record: offset, its timestamp (ms) and the CRC-32 of its value. Tells one log from another."""
+    """The last accounted record: offset, timestamp (ms), CRC-32 of its value. Tells one log from another."""
 
     offset: int
     timestamp: int

@@ -14,7 +14,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A section refuses keys it does not know."""
 
 
-class MqttSettings(Section):
+class MqttSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     url: str = "mqtt://127.0.0.1:1883"  # mqtts:// for TLS; never with credentials in it
     username: str | None = None
     password: str | None = None
@@ -37,13 +37,13 @@ class MqttSettings(Section):
         return tuple(f"{self.client_id}-{i}" for i in range(self.clients))
 
 
-class DecodingSettings(Section):
+class DecodingSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     payload_bytes_max: int = 1_048_576
     metrics_max: int = 1_000  # metrics in one message
     formats: Mapping[str, Mapping[str, str]] = {}  # name → json_paths: device_id, ts, metrics
 
 
-class KafkaSettings(Section):
+class KafkaSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bootstrap_servers: str = "127.0.0.1:9092"
     properties: Mapping[str, str | int | float | bool] = {}  # any librdkafka property
     partitions: int = 4
@@ -54,11 +54,11 @@ class KafkaSettings(Section):
     dead_letter_topic: str = "raw.dead_letter"
 
 
-class DatabaseSettings(Section):
+class DatabaseSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     conninfo: str = "postgresql://127.0.0.1:5432/ionwax"
 
 
-class WindowSettings(Section):
+class WindowSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     length_secs: int = 60  # a divisor of a day
     allowed_lateness_secs: float = 10
     clock_skew_max_secs: float = 60
@@ -68,19 +68,19 @@ class WindowSettings(Section):
     buffer_rows_max: int = 50_000_000  # readings in open windows, per partition
 
 
-class FlowSettings(Section):
+class FlowSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str = "minute_rollups"
     start: str = "earliest"  # where a partition without progress begins: earliest or latest
     epoch_interval_ms: int = 200
     progress_every_secs: float = 10
 
 
-class OutputSettings(Section):
+class OutputSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     table: str = "rollups_1m"
     topic: str = "aggregates.minute"
 
 
-class Settings(Section):
+class Settings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     mqtt: MqttSettings = MqttSettings()
     decoding: DecodingSettings = DecodingSettings()
     kafka: KafkaSettings = KafkaSettings()
@@ -91,4 +91,5 @@ class Settings(Section):
 
     def to_builtins(self) -> dict[str, Any]:
         """The settings as plain values, secrets included: for digests and tests, never for a log."""
-        return msgspec.to_builtins(self)
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return plain
