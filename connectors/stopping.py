@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from threading import Event
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Final, NoReturn, ParamSpec, TypeVar
 
 from schemas.errors import OperatorError
@@ -23,6 +23,7 @@ EXIT_OPERATOR: Final = 78  # EX_CONFIG of sysexits.h: a restart alone will not h
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 _requested = Event()
+_owns_process = Event()
 
 
 def requested() -> bool:
@@ -52,50 +53,47 @@ def _signalled(number: int, _frame: FrameType | None) -> None:
     request()
 
 
-def operator_error(error: BaseException | None) -> OperatorError | None:
-    """The ``OperatorError`` at the root of ``error``, through the causes and contexts the engine wraps it in."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        if isinstance(error, OperatorError):
-            return error
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-    return None
-
-
 def one_message(factory: Callable[P, R]) -> Callable[P, R]:
     """Make a dataflow factory the entry point of its process: signals drain it, an ``OperatorError`` is one message.
 
-    Without it an operator's mistake arrives as a Rust backtrace around a Python one. The message goes to
-    standard error and the exit status is ``EXIT_OPERATOR``. Other exceptions keep their traceback.
+    The message goes to standard error and the exit status is ``EXIT_OPERATOR``; other exceptions keep their traceback.
     """
 
     @functools.wraps(factory)
     def entry(*args: P.args, **kwargs: P.kwargs) -> R:
         on_signals()
-        sys.excepthook = _excepthook
-        try:
-            return factory(*args, **kwargs)
-        except OperatorError as error:
-            end_with(error)
+        _owns_process.set()
+        return speaking(factory)(*args, **kwargs)
 
     return entry
+
+
+def speaking(call: Callable[P, R]) -> Callable[P, R]:
+    """Decorate what the engine calls (``build_part``, ``next_batch``, ``snapshot``, a step): an ``OperatorError`` ends
+    the process with its message, where the process belongs to a dataflow, and is raised otherwise.
+
+    The engine answers an exception with a Rust backtrace of forty lines around a Python one; no tired person reads the
+    last. So the error must not reach it.
+    """
+
+    @functools.wraps(call)
+    def spoken(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return call(*args, **kwargs)
+        except OperatorError as error:
+            if not _owns_process.is_set():
+                raise
+            end_with(error)
+
+    return spoken
 
 
 def end_with(error: OperatorError) -> NoReturn:
     """Say the message and end the process now, without unwinding the engine.
 
-    To be called where nothing half-done can be left behind: an open transaction is rolled back by the server, and
-    what was not acknowledged comes again.
+    Nothing half-done is left behind: an open transaction is rolled back by its server, and what was not acknowledged
+    comes again.
     """
     print(f"ionwax: {error}", file=sys.stderr, flush=True)
     sys.stdout.flush()
     os._exit(EXIT_OPERATOR)
-
-
-def _excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    known = operator_error(error)
-    if known is None:
-        sys.__excepthook__(kind, error, trace)
-    else:
-        end_with(known)
