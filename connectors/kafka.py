@@ -1,0 +1,179 @@
+"""Kafka as a log that can be read again: the ``Log`` of the checkpoint protocol.
+
+Positions come from the database (``connectors.checkpoint``), never from a consumer group; the group is written so
+that lag monitors see the flow, and never read back. A partition has a consumer of its own, so a slow or gone
+partition holds up no other. No call waits inside a running dataflow.
+"""
+
+import time
+import zlib
+from collections.abc import Sequence
+from typing import Final
+
+from confluent_kafka import Consumer, KafkaException, Message, TopicCollection, TopicPartition
+
+from connectors import kafka_client
+from connectors.kafka_client import ANSWER_SECS
+from schemas.errors import OperatorError
+from schemas.log import LogBatch
+from schemas.progress import Anchor
+from schemas.record import Headers
+from schemas.settings import KafkaSettings
+
+BATCH_RECORDS_MAX: Final = 20_000  # one item of the dataflow; larger gains nothing and delays the epoch
+TICK_BYTES_MAX: Final = 16  # an empty Telemetry with a timestamp takes 7 to 12; headers of larger ones are not read
+MIRROR_SECS: Final = 5.0  # how often the position is written to the consumer group
+
+
+class KafkaLog:
+    """One topic of one cluster. Cheap to make; it connects when first asked.
+
+    Guarantees: every record from the asked offset on, once, in order, or an ``OperatorError``. Offsets without a record
+    are left out and show as gaps. Counts: nothing of its own; the ledger accounts for each offset.
+    """
+
+    def __init__(self, settings: KafkaSettings, topic: str, group: str) -> None:
+        self._settings = settings
+        self._group = group
+        self.topic: Final = topic
+
+    def partitions(self) -> Sequence[int]:
+        """The partitions of the topic, ascending. Raises ``OperatorError`` where topic or server is missing."""
+        try:
+            found = kafka_client.admin(self._settings).list_topics(self.topic, timeout=ANSWER_SECS).topics[self.topic]
+        except KafkaException as error:
+            raise kafka_client.unreachable(self._settings, error) from None
+        if found.error is not None:
+            raise kafka_client.explained(found.error, self.topic) or OperatorError(
+                f"Kafka topic {self.topic}: {found.error.str()}."
+            )
+        return sorted(found.partitions)
+
+    def identity(self) -> str:
+        """The topic's id, which Kafka gives anew when a topic is deleted and made again."""
+        asked = kafka_client.admin(self._settings).describe_topics(
+            TopicCollection([self.topic]), request_timeout=ANSWER_SECS
+        )
+        try:
+            return str(asked[self.topic].result().topic_id)
+        except KafkaException as error:
+            known = kafka_client.explained(error.args[0], self.topic)
+            raise known or kafka_client.unreachable(self._settings, error) from None
+
+    def bounds(self, partition: int) -> tuple[int, int]:
+        """The first offset the log still has, and the next one it will give."""
+        asking = kafka_client.consumer(self._settings, self._group)
+        try:
+            low, high = asking.get_watermark_offsets(TopicPartition(self.topic, partition), timeout=ANSWER_SECS)
+        except KafkaException as error:
+            known = kafka_client.explained(error.args[0], self.topic)
+            raise known or kafka_client.unreachable(self._settings, error) from None
+        finally:
+            asking.close()
+        return low, high
+
+    def anchor(self, partition: int, offset: int) -> Anchor | None:
+        """The record at ``offset``; None where the log holds none there (deleted, compacted, or a marker)."""
+        low, high = self.bounds(partition)
+        if not low <= offset < high:
+            return None
+        reading = kafka_client.consumer(self._settings, self._group)
+        try:
+            reading.assign([TopicPartition(self.topic, partition, offset)])
+            deadline = time.monotonic() + ANSWER_SECS
+            while time.monotonic() < deadline:
+                message = reading.poll(0.1)
+                if message is not None and message.error() is None:
+                    return _anchor(message) if message.offset() == offset else None
+        finally:
+            reading.close()
+        raise OperatorError(
+            f"Kafka topic {self.topic}, partition {partition}: the record at offset {offset} could not be read back "
+            f"within {ANSWER_SECS:.0f} s. Is the cluster healthy?"
+        )
+
+    def reader(self, partition: int, offset: int) -> "KafkaReader":
+        """Read the partition from ``offset`` on."""
+        consumer = kafka_client.consumer(self._settings, self._group)
+        consumer.assign([TopicPartition(self.topic, partition, offset)])
+        return KafkaReader(consumer, self.topic, partition, offset)
+
+
+class KafkaReader:
+    """One partition, read in order. Owned by one worker; not safe to share."""
+
+    def __init__(self, consumer: Consumer, topic: str, partition: int, offset: int) -> None:
+        self._consumer = consumer
+        self._topic = topic
+        self._partition = partition
+        self._next = offset
+        self._mirrored = offset
+        self._mirror_at = time.monotonic() + MIRROR_SECS
+
+    def read(self) -> LogBatch | None:
+        """What has arrived, without waiting: at most ``BATCH_RECORDS_MAX`` records; None where nothing has.
+
+        Raises ``OperatorError`` where waiting would not help: offset deleted by retention, topic gone, access denied.
+        """
+        messages = self._consumer.consume(BATCH_RECORDS_MAX, 0)
+        self._mirror()
+        if messages and any(map(_error_of, messages)):
+            messages = self._sound(messages)
+        if not messages:
+            return None
+        values = [value or b"" for value in map(_value_of, messages)]
+        offsets = [offset for message in messages if (offset := message.offset()) is not None]
+        start, self._next = self._next, offsets[-1] + 1
+        return LogBatch(
+            topic=self._topic,
+            partition=self._partition,
+            start=start,
+            end=self._next,
+            offsets=offsets,
+            append_times=[time_ms for _, time_ms in map(_timestamp_of, messages)],
+            values=values,
+            headers={i: found for i, value in enumerate(values) if (found := _tick_headers(messages[i], value))},
+            anchor=_anchor(messages[-1]),
+        )
+
+    def close(self) -> None:
+        self._mirror(now=True)
+        self._consumer.close()
+
+    def _sound(self, messages: list[Message]) -> list[Message]:
+        """The records among ``messages``; an error that does not heal by itself is raised."""
+        for message in messages:
+            if (error := message.error()) is not None:
+                if (known := kafka_client.explained(error, self._topic)) is not None:
+                    raise OperatorError(f"Partition {self._partition}, offset {self._next}: {known}")
+                kafka_client.log.warning("%s, partition %d: %s", self._topic, self._partition, error.str())
+        return [message for message in messages if message.error() is None]
+
+    def _mirror(self, now: bool = False) -> None:
+        """Show lag monitors how far the flow has read; it is never read back, so its failure costs nothing."""
+        if self._next == self._mirrored or not (now or time.monotonic() >= self._mirror_at):
+            return
+        self._mirror_at = time.monotonic() + MIRROR_SECS
+        self._mirrored = self._next
+        try:
+            self._consumer.commit(offsets=[TopicPartition(self._topic, self._partition, self._next)], asynchronous=True)
+        except KafkaException as error:
+            kafka_client.log.debug("position not mirrored: %s", error)
+
+
+_error_of = Message.error
+_value_of = Message.value
+_timestamp_of = Message.timestamp
+
+
+def _tick_headers(message: Message, value: bytes) -> Headers:
+    if len(value) > TICK_BYTES_MAX or message.key() is not None:
+        return ()
+    headers = message.headers() or ()
+    return tuple((name, content) for name, content in headers if isinstance(content, bytes))
+
+
+def _anchor(message: Message) -> Anchor:
+    offset = message.offset()
+    assert offset is not None, "only records that were read have an anchor"
+    return Anchor(offset, message.timestamp()[1], zlib.crc32(message.value() or b""))

@@ -1,0 +1,114 @@
+"""Kafka clients, configured: the properties this project stands on, the operator's own, and what may not be changed.
+
+librdkafka reports a server that is away by log lines and retries for ever; what no retry can heal becomes an
+``OperatorError`` here, in one place.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+
+from schemas.errors import OperatorError
+from schemas.settings import KafkaSettings
+
+log = logging.getLogger("ionwax.kafka")
+
+Properties = dict[str, str | int | float | bool]
+
+ANSWER_SECS: Final = 10.0  # how long a server may take to answer at start
+RECORD_BYTES_MAX: Final = 2 * 1024 * 1024  # a payload at its limit, its headers and the envelope
+
+READING: Final[Properties] = {
+    "fetch.queue.backoff.ms": 5,  # the default of 1,000 leaves the reader idle: 0.15 M messages/s for 2 M (FACTS.md)
+    "queued.max.messages.kbytes": 32_768,
+    "fetch.message.max.bytes": 4 * 1024 * 1024,
+}
+READING_FIXED: Final[Properties] = {
+    "auto.offset.reset": "error",  # an offset that is gone stops the flow; it never jumps
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "enable.partition.eof": False,
+    "isolation.level": "read_committed",
+    "allow.auto.create.topics": False,
+}
+WRITING: Final[Properties] = {
+    "compression.type": "zstd",
+    "linger.ms": 5,
+    "message.max.bytes": RECORD_BYTES_MAX,
+    "message.timeout.ms": 86_400_000,  # a day's outage is waited for; the default gives up after five minutes
+    "partitioner": "murmur2_random",  # as Java's; librdkafka's own puts most keys elsewhere
+    "queue.buffering.max.messages": 200_000,
+    "queue.buffering.max.kbytes": 262_144,
+}
+WRITING_FIXED: Final[Properties] = {
+    "acks": "all",
+    "enable.idempotence": True,
+    "delivery.report.only.error": True,
+}
+
+# What no waiting heals, in the operator's words.
+INCURABLE: Final[Mapping[int, str]] = {
+    KafkaError._AUTO_OFFSET_RESET: "the offset to read next is no longer in the log (retention deleted it)",
+    KafkaError._UNKNOWN_TOPIC: "the topic does not exist; ./justw topics creates it",
+    KafkaError.UNKNOWN_TOPIC_OR_PART: "the topic does not exist; ./justw topics creates it",
+    KafkaError._UNKNOWN_PARTITION: "the partition does not exist; ./justw topics compares topics with the settings",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "these credentials may not use the topic; grant it to them in Kafka's ACLs",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "these credentials may not use the consumer group named after the flow",
+    KafkaError._AUTHENTICATION: "Kafka refuses these credentials; look at kafka.properties (sasl.*, ssl.*)",
+    KafkaError.SASL_AUTHENTICATION_FAILED: "Kafka refuses these credentials; look at kafka.properties (sasl.*)",
+    KafkaError.MSG_SIZE_TOO_LARGE: "a record is larger than the topic allows; ./justw topics compares its limit",
+    KafkaError.INVALID_TIMESTAMP: "a record's timestamp is too far ahead; set this machine's clock right (NTP)",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "these credentials may not use an idempotent producer; grant them so",
+}
+
+
+def consumer(settings: KafkaSettings, group: str) -> Consumer:
+    """A consumer that is assigned by hand, and never lets the group decide where it reads."""
+    return Consumer(_merged(settings, READING, READING_FIXED | {"group.id": group}), logger=log)
+
+
+def producer(settings: KafkaSettings) -> Producer:
+    """An idempotent producer whose acknowledgement means: on all in-sync replicas."""
+    return Producer(_merged(settings, WRITING, WRITING_FIXED), logger=log)
+
+
+def admin(settings: KafkaSettings) -> AdminClient:
+    return AdminClient(_merged(settings, {}, {}), logger=log)
+
+
+def explained(error: KafkaError, topic: str) -> OperatorError | None:
+    """The operator's message for an error that waiting does not heal; None for one that it may."""
+    if (words := INCURABLE.get(error.code())) is not None:
+        return OperatorError(f"Kafka topic {topic}: {words}.")
+    if error.fatal():
+        return OperatorError(f"Kafka topic {topic}: {error.str()}. The client cannot go on; start the process again.")
+    return None
+
+
+def unreachable(settings: KafkaSettings, error: KafkaException) -> OperatorError:
+    """The message for a server that did not answer at start, or refused."""
+    cause = error.args[0] if error.args else None
+    known = INCURABLE.get(cause.code()) if isinstance(cause, KafkaError) else None
+    return OperatorError(
+        f"Kafka at {settings.bootstrap_servers} does not answer: {known or error}. "
+        "Is it running, and is kafka.bootstrap_servers (or KAFKA_BOOTSTRAP_SERVERS) right?"
+    )
+
+
+def _merged(settings: KafkaSettings, ours: Properties, fixed: Properties) -> Properties:
+    theirs = dict(settings.properties)
+    for name, value in fixed.items():
+        if name in theirs and _spelled(theirs[name]) != _spelled(value):
+            raise OperatorError(
+                f"kafka.properties.{name}: must be {value}, since the promise of exactly once rests on it; remove it."
+            )
+    # One set of properties serves every client, so each takes what it knows; librdkafka only warns of the rest.
+    common: Properties = {"bootstrap.servers": settings.bootstrap_servers, "log.connection.close": False}
+    return common | ours | theirs | fixed
+
+
+def _spelled(value: str | int | float | bool) -> str:
+    return str(value).lower()
