@@ -1,0 +1,116 @@
+# Recipes of this repository; `./justw` runs them where just, uv or Python are missing. Arguments reach a recipe's
+# program as they were typed ("$@"), and `exec` lets Ctrl-C and exit codes reach the person as the program meant them.
+
+set positional-arguments
+
+export PATH := justfile_directory() / ".venv/bin:" + env("PATH")
+
+# What can be done here
+_default:
+    @just --justfile "{{ justfile() }}" --list --unsorted
+
+# The whole topology here and now: embedded services, both dataflows, a simulated fleet (--for 60s, --mqtt URL)
+[group("use")]
+[no-exit-message]
+demo *args:
+    @exec python -m infra.demo "$@"
+
+# Publish a reading over MQTT and say when its minute closes: publish boiler-7 temperature=21.5 --wait
+[group("use")]
+[no-exit-message]
+publish *args:
+    @exec python -m infra.publish "$@"
+
+# Ask the database: sql "select * from rollups_1m limit 5"
+[group("use")]
+[no-exit-message]
+sql *args:
+    @exec python -m infra.sql "$@"
+
+# Explore in Jupyter
+[group("use")]
+[no-exit-message]
+notebook *args: (_sync "notebook")
+    @PYTHONPATH="$PWD" exec python -m jupyterlab --notebook-dir=notebooks \
+        $([ "$(id -u)" != 0 ] || echo --allow-root) "$@"
+
+# Run a dataflow: run minute_rollups --settings infra/settings/prod.yaml
+[arg("settings", long="settings")]
+[group("operate")]
+[no-exit-message]
+run flow settings="infra/settings/dev.yaml" *args:
+    @shift 2; exec python -m bytewax.run "dataflows.{{ flow }}:flow('{{ settings }}')" -s 1 "$@"
+
+# Apply the migrations that the database has not seen
+[group("operate")]
+[no-exit-message]
+migrate *args:
+    @exec python -m infra.migrate "$@"
+
+# Create and check the Kafka topics
+[group("operate")]
+[no-exit-message]
+topics *args:
+    @exec python -m infra.topics "$@"
+
+# The simulated fleet against any broker: load --users 10 --devices-per-user 5 --rate 100 --for 1m --record sent.jsonl
+[group("operate")]
+[no-exit-message]
+load *args:
+    @exec python -m infra.load "$@"
+
+# Lint, types and every test that needs no server installed
+[group("develop")]
+[no-exit-message]
+test *args: (_sync "test") lint types
+    exec python -m pytest -m "not integration" "$@"
+
+# The contract and end-to-end tests against the servers of MQTT_URL, KAFKA_BOOTSTRAP_SERVERS, DATABASE_URL
+[group("develop")]
+[no-exit-message]
+test-integration *args: (_sync "test")
+    exec python -m pytest -m integration "$@"
+
+# Lint and formatting, changing nothing
+[group("develop")]
+lint: (_sync "test")
+    ruff check .
+    ruff format --check .
+
+# Mend formatting and what lint can mend
+[group("develop")]
+fmt: (_sync "test")
+    ruff check --fix .
+    ruff format .
+
+# Types, strictly
+[group("develop")]
+types: (_sync "test")
+    python -m mypy
+
+# Measure: bench NAME
+[group("develop")]
+[no-exit-message]
+bench *args: (_sync "test")
+    @exec python -m infra.bench "$@"
+
+# Resolve pyproject.toml into requirements*.lock again (--upgrade, --upgrade-package NAME)
+[group("develop")]
+[no-exit-message]
+lock *args:
+    @exec python -m infra.lock "$@"
+
+# Generate schemas/*_pb2.py from the proto files
+[group("develop")]
+proto: (_sync "test")
+    python -m infra.proto
+
+# Delete the tools' caches
+[group("develop")]
+clean:
+    rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
+    find . -name __pycache__ -not -path "./.venv*" -prune -exec rm -rf {} +
+
+# Install what a group of recipes needs, unless it is there
+_sync group:
+    @python3 -I infra/bootstrap.py sync "$1"
