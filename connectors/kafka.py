@@ -169,7 +169,9 @@ _timestamp_of = Message.timestamp
 def _tick_headers(message: Message, value: bytes) -> Headers:
     if len(value) > TICK_BYTES_MAX or message.key() is not None:
         return ()
-    headers = message.headers() or ()
+    headers = message.headers()
+    if not isinstance(headers, list):
+        return ()
     return tuple((name, content) for name, content in headers if isinstance(content, bytes))
 
 
