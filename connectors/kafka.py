@@ -39,8 +39,9 @@ class KafkaLog:
 
     def partitions(self) -> Sequence[int]:
         """The partitions of the topic, ascending. Raises ``OperatorError`` where topic or server is missing."""
+        asking = kafka_client.admin(self._settings)
         try:
-            found = kafka_client.admin(self._settings).list_topics(self.topic, timeout=ANSWER_SECS).topics[self.topic]
+            found = asking.list_topics(self.topic, timeout=ANSWER_SECS).topics[self.topic]
         except KafkaException as error:
             raise kafka_client.unreachable(self._settings, error) from None
         if found.error is not None:
@@ -51,9 +52,8 @@ class KafkaLog:
 
     def identity(self) -> str:
         """The topic's id, which Kafka gives anew when a topic is deleted and made again."""
-        asked = kafka_client.admin(self._settings).describe_topics(
-            TopicCollection([self.topic]), request_timeout=ANSWER_SECS
-        )
+        asking = kafka_client.admin(self._settings)
+        asked = asking.describe_topics(TopicCollection([self.topic]), request_timeout=ANSWER_SECS)
         try:
             return str(asked[self.topic].result().topic_id)
         except KafkaException as error:

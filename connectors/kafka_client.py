@@ -5,6 +5,7 @@ librdkafka reports a server that is away by log lines and retries for ever; what
 """
 
 import logging
+import time
 from collections.abc import Mapping
 from typing import Final
 
@@ -18,6 +19,7 @@ log = logging.getLogger("ionwax.kafka")
 
 Properties = dict[str, str | int | float | bool]
 
+COMPLAIN_SECS: Final = 15.0
 ANSWER_SECS: Final = 10.0  # how long a server may take to answer at start
 RECORD_BYTES_MAX: Final = 2 * 1024 * 1024  # a payload at its limit, its headers and the envelope
 
@@ -67,16 +69,32 @@ INCURABLE: Final[Mapping[int, str]] = {
 
 def consumer(settings: KafkaSettings, group: str) -> Consumer:
     """A consumer that is assigned by hand, and never lets the group decide where it reads."""
-    return Consumer(_merged(settings, READING, READING_FIXED | {"group.id": group}), logger=log)
+    properties = _merged(settings, READING, READING_FIXED | {"group.id": group})
+    return Consumer(properties | {"error_cb": _Complaints(settings)}, logger=log)
 
 
 def producer(settings: KafkaSettings) -> Producer:
     """An idempotent producer whose acknowledgement means: on all in-sync replicas."""
-    return Producer(_merged(settings, WRITING, WRITING_FIXED), logger=log)
+    properties = _merged(settings, WRITING, WRITING_FIXED)
+    return Producer(properties | {"error_cb": _Complaints(settings)}, logger=log)
 
 
 def admin(settings: KafkaSettings) -> AdminClient:
+    """A client for questions about topics. Keep it until its answers are there: they end with it."""
     return AdminClient(_merged(settings, {}, {}), logger=log)
+
+
+class _Complaints:
+    """Says that servers are away, now and then; librdkafka itself says so many times a second."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._servers = settings.bootstrap_servers
+        self._silent_until = 0.0
+
+    def __call__(self, error: KafkaError) -> None:
+        if (now := time.monotonic()) >= self._silent_until:
+            self._silent_until = now + COMPLAIN_SECS
+            log.warning("Kafka at %s: %s; trying again", self._servers, error.str())
 
 
 def explained(error: KafkaError, topic: str) -> OperatorError | None:
@@ -106,7 +124,7 @@ def _merged(settings: KafkaSettings, ours: Properties, fixed: Properties) -> Pro
                 f"kafka.properties.{name}: must be {value}, since the promise of exactly once rests on it; remove it."
             )
     # One set of properties serves every client, so each takes what it knows; librdkafka only warns of the rest.
-    common: Properties = {"bootstrap.servers": settings.bootstrap_servers, "log.connection.close": False}
+    common: Properties = {"bootstrap.servers": settings.bootstrap_servers, "log_level": 2}
     return common | ours | theirs | fixed
 
 

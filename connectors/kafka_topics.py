@@ -102,7 +102,8 @@ def _differences(topic: Topic, partitions: int | None, config: Mapping[str, str]
 
 
 def _make(settings: KafkaSettings, topics: Sequence[Topic]) -> set[str]:
-    asked = kafka_client.admin(settings).create_topics(
+    asking = kafka_client.admin(settings)
+    asked = asking.create_topics(
         [
             NewTopic(
                 topic.name,
@@ -131,9 +132,8 @@ def _make(settings: KafkaSettings, topics: Sequence[Topic]) -> set[str]:
 
 def _partitions(settings: KafkaSettings, topics: Sequence[Topic]) -> Sequence[int | None]:
     """How many partitions each topic has; None where it does not exist."""
-    asked = kafka_client.admin(settings).describe_topics(
-        TopicCollection([topic.name for topic in topics]), request_timeout=ANSWER_SECS
-    )
+    asking = kafka_client.admin(settings)
+    asked = asking.describe_topics(TopicCollection([topic.name for topic in topics]), request_timeout=ANSWER_SECS)
     counts: list[int | None] = []
     for topic in topics:
         try:
@@ -148,7 +148,8 @@ def _partitions(settings: KafkaSettings, topics: Sequence[Topic]) -> Sequence[in
 def _configs(settings: KafkaSettings, topics: Sequence[Topic]) -> Mapping[str, Mapping[str, str]]:
     if not topics:
         return {}
-    asked = kafka_client.admin(settings).describe_configs(
+    asking = kafka_client.admin(settings)
+    asked = asking.describe_configs(
         [ConfigResource(ResourceType.TOPIC, topic.name) for topic in topics], request_timeout=ANSWER_SECS
     )
     try:

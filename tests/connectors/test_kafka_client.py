@@ -1,0 +1,55 @@
+"""What the Kafka clients say before any server is needed."""
+
+import pytest
+
+from connectors import kafka_client, kafka_topics, stopping
+from connectors.kafka import KafkaLog
+from connectors.kafka_sink import Publisher
+from schemas.errors import OperatorError
+from schemas.record import Record
+from schemas.settings import KafkaSettings, Settings
+
+NOBODY = "127.0.0.1:1"  # tcpmux: nobody listens there
+
+
+def test_a_property_that_the_promise_rests_on_is_refused() -> None:
+    """Every librdkafka property passes through but those that would break exactly once."""
+    with pytest.raises(OperatorError, match=r"kafka\.properties\.enable\.auto\.commit: must be False"):
+        kafka_client.consumer(KafkaSettings(properties={"enable.auto.commit": True}), "test")
+    with pytest.raises(OperatorError, match=r"kafka\.properties\.acks: must be all"):
+        kafka_client.producer(KafkaSettings(properties={"acks": 1}))
+
+
+def test_a_property_may_say_what_holds_anyway() -> None:
+    """Saying the same in another spelling is no contradiction."""
+    kafka_client.consumer(KafkaSettings(properties={"enable.auto.commit": "false"}), "test").close()
+
+
+def test_an_unreachable_server_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names the address and the setting."""
+    monkeypatch.setattr("connectors.kafka.ANSWER_SECS", 0.5)
+    monkeypatch.setattr("connectors.kafka_topics.ANSWER_SECS", 0.5)
+    kafka = KafkaSettings(bootstrap_servers=NOBODY)
+    for ask in (
+        KafkaLog(kafka, "t", "g").partitions,
+        KafkaLog(kafka, "t", "g").identity,
+        lambda: KafkaLog(kafka, "t", "g").bounds(0),
+        lambda: kafka_topics.ensure(Settings(kafka=kafka)),
+        lambda: kafka_topics.check(Settings(kafka=kafka), "raw.events"),
+    ):
+        with pytest.raises(OperatorError, match=rf"Kafka at {NOBODY} does not answer.*kafka\.bootstrap_servers"):
+            ask()
+
+
+def test_a_flush_ends_when_the_process_is_asked_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is away is waited for, but a stop does not hang on it; nothing counts as flushed."""
+    monkeypatch.setattr("connectors.kafka_sink.STOP_SECS", 0.0)
+    publisher = Publisher(KafkaSettings(bootstrap_servers=NOBODY))
+    publisher.send(Record("t", b"x"))
+    stopping.request()
+    try:
+        with pytest.raises(OperatorError, match="1 records were not written"):
+            publisher.flush()
+    finally:
+        stopping.forget()
+    assert (1, 0) == (publisher.sent, publisher.flushed)
