@@ -9,13 +9,13 @@ export PATH := justfile_directory() / ".venv/bin:" + env("PATH")
 _default:
     @just --justfile "{{ justfile() }}" --list --unsorted
 
-# The whole topology here and now: embedded services, both dataflows, a simulated fleet (--for 60s, --mqtt URL)
+# The whole topology here and now, with a simulated fleet: demo --for 60s
 [group("use")]
 [no-exit-message]
 demo *args:
     @exec python -m infra.demo "$@"
 
-# Publish a reading over MQTT and say when its minute closes: publish boiler-7 temperature=21.5 --wait
+# Publish a reading of one's own: publish boiler-7 temperature=21.5 --wait
 [group("use")]
 [no-exit-message]
 publish *args:
@@ -34,12 +34,13 @@ notebook *args: (_sync "notebook")
     @PYTHONPATH="$PWD" exec python -m jupyterlab --notebook-dir=notebooks \
         $([ "$(id -u)" != 0 ] || echo --allow-root) "$@"
 
-# Run a dataflow: run minute_rollups --settings infra/settings/prod.yaml
-[arg("settings", long="settings")]
+# Run a dataflow with bytewax.run: run minute_rollups --settings infra/settings/prod.yaml
 [group("operate")]
 [no-exit-message]
-run flow settings="infra/settings/dev.yaml" *args:
-    @shift 2; exec python -m bytewax.run "dataflows.{{ flow }}:flow('{{ settings }}')" -s 1 "$@"
+run flow *args:
+    @flow=$1 settings=infra/settings/dev.yaml; shift; \
+        if [ "${1-}" = --settings ]; then settings=${2?--settings needs a file}; shift 2; fi; \
+        exec python -m bytewax.run "dataflows.$flow:flow('$settings')" -s 1 "$@"
 
 # Apply the migrations that the database has not seen
 [group("operate")]
@@ -53,7 +54,7 @@ migrate *args:
 topics *args:
     @exec python -m infra.topics "$@"
 
-# The simulated fleet against any broker: load --users 10 --devices-per-user 5 --rate 100 --for 1m --record sent.jsonl
+# The simulated fleet against any broker: load --users 10 --rate 100 --for 1m --record sent.jsonl
 [group("operate")]
 [no-exit-message]
 load *args:
@@ -65,7 +66,7 @@ load *args:
 test *args: (_sync "test") lint types
     exec python -m pytest -m "not integration" "$@"
 
-# The contract and end-to-end tests against the servers of MQTT_URL, KAFKA_BOOTSTRAP_SERVERS, DATABASE_URL
+# Tests against the servers of MQTT_URL, KAFKA_BOOTSTRAP_SERVERS, DATABASE_URL
 [group("develop")]
 [no-exit-message]
 test-integration *args: (_sync "test")
@@ -94,7 +95,7 @@ types: (_sync "test")
 bench *args: (_sync "test")
     @exec python -m infra.bench "$@"
 
-# Resolve pyproject.toml into requirements*.lock again (--upgrade, --upgrade-package NAME)
+# Resolve pyproject.toml into requirements*.lock again: lock --upgrade-package polars
 [group("develop")]
 [no-exit-message]
 lock *args:

@@ -52,10 +52,7 @@ def say(text: str) -> None:
 
 def run(command: list[str], env: dict[str, str] | None = None, cwd: Path = ROOT) -> bool:
     """Run in sight of the person; whether it succeeded."""
-    try:
-        done = subprocess.run(command, check=False, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=sys.stderr)
-    except OSError:
-        return False
+    done = subprocess.run(command, check=False, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=sys.stderr)
     return done.returncode == 0
 
 
@@ -102,6 +99,7 @@ def environment() -> dict[str, str]:
         env.setdefault("PIP_CERT", bundle)
     # Settings of pip that would refuse or redirect what is asked of it here.
     env.update(PIP_USER="0", PIP_REQUIRE_VIRTUALENV="0", PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_INPUT="1")
+    env.update(PIP_ROOT_USER_ACTION="ignore")
     for variable, home, ours in (
         ("UV_CACHE_DIR", env.get("XDG_CACHE_HOME") or "~/.cache", "uv-cache"),
         ("UV_PYTHON_INSTALL_DIR", env.get("XDG_DATA_HOME") or "~/.local/share", "python"),
@@ -120,7 +118,7 @@ def writable(folder: Path) -> bool:
 
 
 def find_uv(env: dict[str, str]) -> str:
-    """A uv that runs: from PATH when new enough, else the locked one, fetched once into .ionwax/."""
+    """A uv that runs: from PATH when new enough, else the locked one, fetched once into .ionwax/; call it alone."""
     answer = re.match(r"uv (\d+)\.(\d+)", ask(["uv", "--version"]) or "")
     if answer and (int(answer[1]), int(answer[2])) >= UV_OLDEST:
         return "uv"
@@ -129,24 +127,28 @@ def find_uv(env: dict[str, str]) -> str:
     if ask([str(uv), "--version"]):
         return str(uv)
     say(f"fetching {pin}")
-    STATE.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=STATE, prefix="uv-") as scratch:
-        os.replace(fetch_uv(Path(scratch), env), uv)
+    scratch = STATE / "fetching"  # one name, so that what a killed process left is found and removed
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        os.replace(fetch_uv(scratch, env), uv)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     return str(uv)
 
 
 def fetch_uv(scratch: Path, env: dict[str, str]) -> Path:
-    """Through the first pip that succeeds, checked against the lock's hashes."""
+    """Through the first pip that there is, checked against the lock's hashes."""
     into = scratch / "installed"
     options = ["--target", str(into), "--no-deps", "--only-binary", ":all:", "--require-hashes", "-r", str(UV_LOCK)]
-    for pip, extra in pips(scratch, env):
-        if run([*pip, "install", *options], env={**env, **extra}):
-            return next(into.glob("**/bin/uv"))
+    pip, extra = next(pips(scratch, env), ([], {}))
+    if pip and run([*pip, "install", *options], env={**env, **extra}):
+        return next(into.glob("**/bin/uv"))
     raise Impossible("uv cannot be fetched: install uv, python3-pip or python3-venv, or mend the above, and run again")
 
 
 def pips(scratch: Path, env: dict[str, str]) -> Iterator[tuple[list[str], dict[str, str]]]:
-    """Ways to call pip, with what each adds to the environment; the least trouble first."""
+    """Commands that are pip, with what each adds to the environment; the least trouble first."""
     ours = [sys.executable, "-m", "pip"]
     for command in (ours, ["python3", "-m", "pip"], ["pip3"], ["pip"]):
         if ask([*command, "--version"], env):
@@ -281,7 +283,8 @@ def main(arguments: list[str]) -> int:
         if len(arguments) == 2 and arguments[0] == "sync":
             sync(arguments[1])
         elif arguments == ["uv"]:
-            print(find_uv(environment()))
+            with only_one():
+                print(find_uv(environment()))
         else:
             raise Impossible("usage: bootstrap.py sync GROUP | uv")
     except (Impossible, OSError) as error:
