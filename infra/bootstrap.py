@@ -166,7 +166,7 @@ def pips(scratch: Path, env: dict[str, str]) -> Iterator[tuple[list[str], dict[s
 
 
 def wheels_on_path(folder: Path) -> dict[str, str]:
-    """Run pip out of its wheel, which needs neither venv nor ensurepip; Debian 11 keeps its parts beside it."""
+    """Run pip out of its wheel, which needs neither venv nor ensurepip."""
     return {"PYTHONPATH": os.pathsep.join(map(str, sorted(folder.glob("*.whl"))))}
 
 
@@ -219,7 +219,9 @@ def find_python(uv: str, env: dict[str, str]) -> str:
         downloaded = ask([uv, "python", "find", "--managed-python", PYTHONS[0]], env=env)
         if downloaded:
             return downloaded
-    raise Impossible(f"Python {' or '.join(PYTHONS)} is neither here nor to be had: install python3.12 and run again")
+    raise Impossible(
+        f"no Python {' or '.join(PYTHONS)} here or to download: install one (Debian 12: python3), run again"
+    )
 
 
 def ensure_venv(venv: Path, uv: str, env: dict[str, str]) -> None:
