@@ -219,9 +219,7 @@ def find_python(uv: str, env: dict[str, str]) -> str:
         downloaded = ask([uv, "python", "find", "--managed-python", PYTHONS[0]], env=env)
         if downloaded:
             return downloaded
-    raise Impossible(
-        f"no Python {' or '.join(PYTHONS)} here or to download: install one (Debian 12: python3), run again"
-    )
+    raise Impossible("no Python 3.12 or 3.11 here or to download: install one (Debian 12: python3) and run again")
 
 
 def ensure_venv(venv: Path, uv: str, env: dict[str, str]) -> None:
