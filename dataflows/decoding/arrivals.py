@@ -1,0 +1,180 @@
+"""MQTT messages to records for the log: what the ingest dataflow does between its source and its sink.
+
+Each payload becomes at least one record: one in the events topic for each of its messages that has a good metric,
+and one in the dead letter, whole and once, if anything in it was refused.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from dataflows.decoding.dead_letter import dead_letter, header_text
+from dataflows.decoding.formats import Formats
+from dataflows.decoding.metrics import sift
+from dataflows.decoding.names import Names
+from dataflows.decoding.reasons import Flaw, Reason, shown
+from dataflows.decoding.said import Said
+from dataflows.decoding.telemetry import TelemetryEncoder
+from dataflows.decoding.times import TimeLimits, event_time
+from dataflows.decoding.topics import DEVICE_ID, TopicTemplate, compile_topic
+from schemas.arrivals import Arrivals
+from schemas.record import Headers, Record
+from schemas.settings import Settings
+
+SCHEMA_VERSION: Final = b"1"
+KNOWN_TOPICS_MAX: Final = 65_536
+FLAWS_LISTED_MAX: Final = 10
+
+
+@dataclass(slots=True)
+class Decoded:
+    """What ``Arrivals`` became: ``records`` in their order, and what to count.
+
+    ``messages`` went to the events topic, ``untimed`` of them without a time of their own: sent twice, they cannot
+    be told apart. ``dead_letters`` counts payloads that were refused, or a part of which was, by their first reason.
+    """
+
+    records: list[Record] = field(default_factory=list)
+    messages: int = 0
+    untimed: int = 0
+    dead_letters: Counter[Reason] = field(default_factory=Counter)
+
+
+class _Place(NamedTuple):
+    """What a topic says about its messages. ``device_id`` is None where the payload has to say it."""
+
+    captures: Mapping[str, str]
+    device_id: str | None
+    key: bytes
+    headers: Headers
+    flaw: Flaw | None = None
+
+
+class ArrivalsDecoder:
+    """Decodes the arrivals of any ingest worker. Keeps nothing between calls but what makes them fast.
+
+    Raises ``OperatorError`` where the topic template or a format of the settings is not understood.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._template: TopicTemplate = compile_topic(settings.mqtt.topic, settings.mqtt.device_id_template)
+        self._formats = Formats(settings.decoding.formats)
+        self._limits = TimeLimits.of(settings.windows)
+        self._metrics_max = settings.decoding.metrics_max
+        self._payload_bytes_max = settings.decoding.payload_bytes_max
+        self._events_topic = settings.kafka.events_topic
+        self._dead_letter_topic = settings.kafka.dead_letter_topic
+        self._encoder = TelemetryEncoder()
+        self._names = Names()
+        self._places: dict[tuple[str, str], _Place] = {}
+
+    def decode(self, arrivals: Arrivals) -> Decoded:
+        """The records of ``arrivals``. Never raises for what a device sent."""
+        decoded = Decoded()
+        worker = arrivals.worker
+        places = self._places
+        for topic, payload, content_type, ingest_time in zip(
+            arrivals.topics, arrivals.payloads, arrivals.content_types, arrivals.ingest_times, strict=True
+        ):
+            place = places.get((worker, topic)) or self._remember(worker, topic)
+            flaw = self._decode_payload(decoded, place, payload, content_type, ingest_time)
+            if flaw is not None:
+                where = (("source-topic", header_text(topic)), ("ingest-node-id", worker.encode()))
+                letter = dead_letter(
+                    self._dead_letter_topic, payload, flaw, where, self._payload_bytes_max, ingest_time
+                )
+                decoded.records.append(letter)
+                decoded.dead_letters[flaw.reason] += 1
+        return decoded
+
+    def _decode_payload(
+        self, decoded: Decoded, place: _Place, payload: bytes, content_type: str | None, ingest_time: int
+    ) -> Flaw | None:
+        """Add the payload's records to ``decoded``; the flaw is for the dead letter."""
+        if len(payload) > self._payload_bytes_max:
+            return Flaw(Reason.TOO_LARGE, f"{len(payload)} bytes; {self._payload_bytes_max} are taken")
+        if place.flaw is not None:
+            return place.flaw
+        form = self._formats.choose(content_type, payload)
+        said = form if isinstance(form, Flaw) else form(payload)
+        if isinstance(said, Flaw):
+            return said
+        flaws = []
+        for number, one in enumerate(said, 1):
+            flaw = one if isinstance(one, Flaw) else self._decode_message(decoded, place, one, ingest_time)
+            if flaw is not None:
+                flaws.append((number, flaw))
+        return _joined(flaws, len(said)) if flaws else None
+
+    def _decode_message(self, decoded: Decoded, place: _Place, said: Said, ingest_time: int) -> Flaw | None:
+        """Add the record of one message to ``decoded``; None where all of it was good."""
+        if said.device_id is not None or place.device_id is None:
+            named = self._named_by_payload(place, said.device_id)
+            if isinstance(named, Flaw):
+                return named
+            place = named
+        if said.ts is None:
+            ts: int | Flaw = ingest_time
+        elif not isinstance(ts := event_time(said.ts), Flaw):
+            ts = self._limits.flaw_in(ts, ingest_time) or ts
+        if isinstance(ts, Flaw):
+            return ts
+        metrics, flaw = sift(said.metrics, self._names, self._metrics_max)
+        if metrics:
+            value = self._encoder.encode(place.key, ts, metrics, said.raw)
+            decoded.records.append(Record(self._events_topic, value, place.key, place.headers, None, ingest_time))
+            decoded.messages += 1
+            decoded.untimed += said.ts is None
+        return flaw
+
+    def _named_by_payload(self, place: _Place, named: object) -> _Place | Flaw:
+        """The place with the device id that the payload gives; a flaw where topic and payload disagree."""
+        if named is None:
+            return Flaw(Reason.BAD_NAME, "no device id, neither in the topic nor in the payload")
+        if not isinstance(named, str):
+            return Flaw(Reason.BAD_SHAPE, f"device_id is {shown(named)}, not a string")
+        if place.device_id is None:
+            device_id = self._template.device_id({**place.captures, DEVICE_ID: named})
+            if words := self._names.flaw_in(device_id):
+                return Flaw(Reason.BAD_NAME, f"device id {shown(device_id)} {words}")
+            key = device_id.encode()
+            return place._replace(key=key, headers=(("device-id", key), *place.headers[1:]))
+        if named in (place.device_id, place.captures.get(DEVICE_ID)):
+            return place
+        return Flaw(Reason.DEVICE_MISMATCH, f"the topic is of {shown(place.device_id)}, the payload of {shown(named)}")
+
+    def _remember(self, worker: str, topic: str) -> _Place:
+        if len(self._places) >= KNOWN_TOPICS_MAX:
+            self._places.clear()
+        self._places[worker, topic] = place = self._place(worker, topic)
+        return place
+
+    def _place(self, worker: str, topic: str) -> _Place:
+        captures = self._template.match(topic)
+        if captures is None:
+            words = f"topic {shown(topic)} is none of the template {shown(self._template.filter)}"
+            return _Place({}, None, b"", (), Flaw(Reason.BAD_SHAPE, words))
+        for name, text in captures.items():
+            if words_of_flaw := self._names.flaw_in(text):
+                flaw = Flaw(Reason.BAD_NAME, f"{name} {shown(text)} in the topic {words_of_flaw}")
+                return _Place(captures, None, b"", (), flaw)
+        device_id = None if self._template.needs_payload else self._template.device_id(captures)
+        if device_id is not None and (words_of_flaw := self._names.flaw_in(device_id)):
+            return _Place(captures, None, b"", (), Flaw(Reason.BAD_NAME, f"{shown(device_id)} {words_of_flaw}"))
+        key = (device_id or "").encode()
+        others = tuple((name, captures[name].encode()) for name in self._template.headers)
+        headers = (("device-id", key), ("schema-version", SCHEMA_VERSION), ("ingest-node-id", worker.encode()), *others)
+        return _Place(captures, device_id, key, headers)
+
+
+def _joined(flaws: list[tuple[int, Flaw]], messages: int) -> Flaw:
+    """One flaw for a payload: the reason of the first, and in an array the place of each."""
+    if messages == 1:
+        return flaws[0][1]
+    words = [
+        f"message {number} of {messages}: {flaw.reason}: {flaw.detail}" for number, flaw in flaws[:FLAWS_LISTED_MAX]
+    ]
+    if len(flaws) > FLAWS_LISTED_MAX:
+        words.append(f"and {len(flaws) - FLAWS_LISTED_MAX} more")
+    return Flaw(flaws[0][1].reason, "; ".join(words))
