@@ -1,0 +1,82 @@
+"""MQTT as a Bytewax source: what it hands out is acknowledged to the broker once it is durable, and not before.
+
+    MqttSource ─(Arrivals | Tick)…─▶ decode ─▶ a sink whose ``snapshot`` flushes
+
+Guarantee: at least once, from PUBACK on. A message is acknowledged after the epoch that carried it was flushed at every
+sink: Bytewax calls the first ``next_batch`` after a ``snapshot`` only then (FACTS.md). A process that dies has
+acknowledged nothing that it had not written; the broker sends the rest again, marked DUP.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+
+from connectors import stopping
+from connectors.mqtt_client import MqttClient
+from connectors.stopping import speaking
+from schemas.arrivals import Arrivals, Tick
+from schemas.settings import MqttSettings
+
+POLL_MS_MIN: Final = 1
+POLL_MS_MAX: Final = 32  # idle; the worst it adds to the latency of a message after a silence
+
+
+class MqttSource(FixedPartitionedSource[Arrivals | Tick, None]):
+    """One part an MQTT client, named as the client is: a fixed number, whatever the number of Bytewax workers.
+
+    ``topic_filter`` is an MQTT filter; with more than one client the subscription is shared among them.
+    """
+
+    def __init__(self, settings: MqttSettings, topic_filter: str) -> None:
+        self._settings = settings
+        shared = f"$share/{settings.share_name}/{topic_filter}"
+        self._topic_filter = shared if settings.clients > 1 else topic_filter
+
+    def list_parts(self) -> list[str]:
+        return list(self._settings.workers)
+
+    @speaking
+    def build_part(self, step_id: str, for_part: str, resume_state: None) -> "MqttPart":  # noqa: ARG002
+        """Connect. Raises ``OperatorError`` where the broker is away or refuses."""
+        client = MqttClient(self._settings, for_part, self._topic_filter)
+        client.start()
+        return MqttPart(client)
+
+
+class MqttPart(StatefulSourcePartition[Arrivals | Tick, None]):
+    """The dataflow's end of one MQTT client."""
+
+    def __init__(self, client: MqttClient) -> None:
+        self._client = client
+        self._poll_ms = POLL_MS_MIN
+        self._epoch_ended = False
+        self._drained = False
+
+    @speaking
+    def next_batch(self) -> Iterable[Arrivals | Tick]:
+        """All that has arrived. The first call after a ``snapshot`` acknowledges what was before it."""
+        if self._epoch_ended:
+            self._epoch_ended = False
+            self._client.flushed()
+        if self._drained:
+            raise StopIteration
+        if stopping.requested() and self._client.drain():
+            # Bytewax does not call again after StopIteration, so the last acknowledgements are sent before it.
+            self._client.close()
+            self._drained = True
+            return []
+        items = self._client.take()
+        self._poll_ms = POLL_MS_MIN if items else min(2 * self._poll_ms, POLL_MS_MAX)
+        return items
+
+    def next_awake(self) -> datetime | None:
+        return datetime.now(UTC) + timedelta(milliseconds=self._poll_ms)
+
+    def snapshot(self) -> None:
+        self._client.snapshot()
+        self._epoch_ended = True
+
+    def close(self) -> None:
+        self._client.close()

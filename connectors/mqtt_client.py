@@ -1,0 +1,206 @@
+"""One MQTT client in a thread of its own: it keeps a connection, feeds the inbox and sends what is acknowledged.
+
+Rule: two threads meet in the inbox, under one lock. The thread of the event loop connects, receives and acknowledges;
+the dataflow's takes, and says what is durable. What to do is the inbox's to know; here is only when.
+
+Guarantee: a broker that is away is waited for, with growing pauses; nothing is lost by it, since what was not
+acknowledged comes again. What waiting cannot heal (password, access rules, a second copy) ends the flow with a message.
+"""
+
+import asyncio
+import logging
+import random
+import threading
+from typing import Final
+
+from connectors import mqtt_address
+from connectors.mqtt_connection import Connection, Refused, check_gmqtt, wall_clock_ms
+from connectors.mqtt_inbox import Acknowledgement, Inbox
+from connectors.mqtt_publish import Publish, write_pubacks
+from schemas.arrivals import Arrivals, Tick
+from schemas.errors import OperatorError
+from schemas.settings import MqttSettings
+
+log = logging.getLogger("ionwax.mqtt")
+
+PAUSE_SECS_MIN: Final = 0.25  # between attempts to connect; doubles
+PAUSE_SECS_MAX: Final = 8.0
+CLOSE_SECS_MAX: Final = 2.0
+INBOX_BYTES_MAX: Final = 256 * 1024 * 1024  # received and not acknowledged, per client
+
+
+class MqttClient:
+    """Client ``worker``, subscribed to ``topic_filter`` with QoS 1 and a session that outlives it."""
+
+    def __init__(self, settings: MqttSettings, worker: str, topic_filter: str) -> None:
+        self._settings = settings
+        self._worker = worker
+        self._topic_filter = topic_filter
+        self._address = mqtt_address.read_address(settings.url)
+        self._inbox = Inbox(worker, receive_max=settings.receive_max, size_bytes_max=INBOX_BYTES_MAX)
+        self._lock = threading.Lock()
+        self._started = threading.Event()
+        self._failure: BaseException | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._connection: Connection | None = None
+        self._ticked_ms = 0
+        self._thread = threading.Thread(target=self._run, name=worker, daemon=True)
+
+    # For the dataflow's thread.
+
+    def start(self) -> None:
+        """Connect and subscribe. Raises ``OperatorError`` if that cannot be done at once."""
+        check_gmqtt()
+        mqtt_address.check_credentials(self._settings)
+        self._context = mqtt_address.tls_context(self._settings, self._address)
+        self._thread.start()
+        self._started.wait()
+        self._raise_failure()
+
+    def take(self) -> list[Arrivals | Tick]:
+        """What has arrived since the last call. Raises ``OperatorError`` where the client had to give up."""
+        self._raise_failure()
+        with self._lock:
+            return self._inbox.take()
+
+    def snapshot(self) -> None:
+        """All that was taken so far belongs to an epoch that ends now."""
+        with self._lock:
+            self._inbox.snapshot()
+
+    def flushed(self) -> None:
+        """Every epoch that has ended is durable: acknowledge what it carried."""
+        with self._lock:
+            acknowledgement = self._inbox.flushed()
+        if acknowledgement is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._acknowledge, acknowledgement)
+
+    def drain(self) -> bool:
+        """Take in nothing more; True once all that was received is acknowledged, or cannot be any more."""
+        self._raise_failure()
+        with self._lock:
+            self._inbox.close()
+            return self._inbox.drained
+
+    def close(self) -> None:
+        """Send what is written, disconnect, end the thread. The session stays with the broker."""
+        if self._loop is not None and self._stopping is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stopping.set)
+            self._thread.join(CLOSE_SECS_MAX)
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    # For the event loop's thread.
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._keep_connected())
+        except Refused as refused:
+            self._failure = refused.error
+        except Exception as error:
+            self._failure = error
+        finally:
+            with self._lock:
+                self._inbox.disconnect()
+            self._loop = None
+            self._started.set()
+
+    async def _keep_connected(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        stop = asyncio.ensure_future(self._stopping.wait())
+        pause_secs = PAUSE_SECS_MIN
+        while not self._stopping.is_set():
+            serving = asyncio.ensure_future(self._serve_once())
+            await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not serving.done():
+                await self._leave(serving)
+                return
+            if away := self._why_away(serving):
+                log.warning("%s Trying again in %.1f s.", away, pause_secs)
+            else:
+                log.warning("MQTT broker at %s: %s lost its connection", self._address, self._worker)
+                pause_secs = PAUSE_SECS_MIN
+            await asyncio.wait({stop}, timeout=pause_secs * random.uniform(0.5, 1))
+            pause_secs = min(2 * pause_secs, PAUSE_SECS_MAX)
+
+    def _why_away(self, serving: "asyncio.Task[None]") -> OperatorError | None:
+        """Why an attempt to connect failed, None where it succeeded and was lost. Raises what waiting cannot heal."""
+        error = serving.exception()
+        if error is None:
+            return None
+        if isinstance(error, Refused) and error.transient and self._started.is_set():
+            return error.error
+        raise error
+
+    async def _leave(self, serving: "asyncio.Task[None]") -> None:
+        serving.cancel()
+        await asyncio.wait({serving})
+
+    async def _serve_once(self) -> None:
+        """One connection, from CONNECT until it is lost. Raises ``Refused``."""
+        connection = self._connection = Connection(self._settings, self._worker, self._address, self)
+        try:
+            await connection.open(self._context)
+            if not self._started.is_set() or not self._session_present:
+                # At the start of a process also into a session that is present: the filter may be a new one.
+                await connection.subscribe(self._topic_filter)
+            log.info("MQTT broker at %s: %s receives %s", self._address, self._worker, self._topic_filter)
+            self._started.set()
+            asking = asyncio.ensure_future(self._ask_for_ticks(connection))
+            try:
+                await connection.lost()
+            finally:
+                asking.cancel()
+        finally:
+            with self._lock:
+                self._inbox.disconnect()
+            await connection.close()
+
+    async def _ask_for_ticks(self, connection: Connection) -> None:
+        """Ask whether the broker holds anything back, until it says no, each ``tick_secs``."""
+        quarter_secs = self._settings.tick_secs / 4
+        while True:
+            now_ms = wall_clock_ms()
+            with self._lock:
+                gauge = self._inbox.gauge
+                due = not gauge.asking and abs(now_ms - self._ticked_ms) >= 875 * self._settings.tick_secs
+                if due:
+                    gauge.ask(now_ms)
+            if due:
+                connection.ask()
+            await asyncio.sleep(quarter_secs)
+
+    def _acknowledge(self, acknowledgement: Acknowledgement) -> None:
+        with self._lock:
+            packet_ids = self._inbox.confirm(acknowledgement, wall_clock_ms())
+            over_full = self._inbox.over_full
+        if self._connection is not None:
+            if packet_ids:
+                self._connection.send(write_pubacks(packet_ids))
+            if not over_full:
+                self._connection.resume()
+
+    # Events of the connection.
+
+    def on_connect(self, *, session_present: bool) -> None:
+        self._session_present = session_present
+        with self._lock:
+            self._inbox.connect(session_present=session_present)
+
+    def on_publish(self, message: Publish) -> None:
+        now_ms = wall_clock_ms()
+        with self._lock:
+            self._inbox.receive(message, now_ms)
+            over_full = self._inbox.over_full
+        if over_full and self._connection is not None:
+            self._connection.pause()
+
+    def on_answer(self) -> None:
+        with self._lock:
+            ticked_ms = self._inbox.answered()
+        if ticked_ms is not None:
+            self._ticked_ms = ticked_ms
