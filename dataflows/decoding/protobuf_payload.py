@@ -19,6 +19,12 @@ _METRICS_FIELD: Final = Telemetry.METRICS_FIELD_NUMBER
 
 def decode_protobuf(payload: bytes) -> Sequence[Said | Flaw] | Flaw:
     """The message of a protobuf payload; the empty payload is an empty message."""
+    said = read_telemetry(payload)
+    return said if isinstance(said, Flaw) else (said,)
+
+
+def read_telemetry(payload: bytes) -> Said | Flaw:
+    """What a ``Telemetry`` says; a device id and a time that are not there are None."""
     try:
         message = Telemetry.FromString(payload)
     except DecodeError as error:
@@ -26,4 +32,4 @@ def decode_protobuf(payload: bytes) -> Sequence[Said | Flaw] | Flaw:
     unknown = UnknownFieldSet(message)
     if any(unknown[i].field_number == _METRICS_FIELD for i in range(len(unknown))):
         return Flaw(Reason.BAD_SHAPE, "metrics are not a map of string to double")
-    return (Said(message.device_id or None, message.ts or None, dict(message.metrics), message.raw),)
+    return Said(message.device_id or None, message.ts or None, dict(message.metrics), message.raw)

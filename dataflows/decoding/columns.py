@@ -1,0 +1,153 @@
+"""``Telemetry`` records as Arrow columns, and the rules of a message checked on whole columns at once.
+
+Rule: a row is judged by its own bytes alone. Nothing is refused here: rows that may break a rule are pointed out, and
+are then judged one by one. To point out too many costs time; to miss one would let a wrong row through.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import ptars
+import pyarrow as pa
+
+from dataflows.decoding.names import NAME_BYTES_MAX
+from dataflows.decoding.times import TIME_MAX_MS, TIME_MIN_MS
+from schemas.telemetry_pb2 import Telemetry
+
+Ints = npt.NDArray[np.integer[Any]]
+Flags = npt.NDArray[np.bool_]
+
+COLUMNAR_BYTES_MAX: Final = 8_192
+"""Records above it are judged one by one. ptars 0.0.25 recurses without a limit into nested groups, a byte a level:
+40 KB of b"+" end the process where a thread has 2 MB of stack. Lift it when ptars has a limit (prost's is 100)."""
+
+ROWS_MAX: Final = 2**31 // COLUMNAR_BYTES_MAX  # Arrow's offsets have 31 bits
+_PAIRS_MAX: Final = 4_000_000  # (row, name) pairs worth an array of counters
+
+_telemetry: Final = ptars.HandlerPool([Telemetry.DESCRIPTOR.file]).get_for_message(Telemetry.DESCRIPTOR)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Messages of a batch, a row each. Metrics of row i are those from ``starts[i]`` to ``starts[i + 1]``."""
+
+    device_id: pa.StringArray
+    ts: Ints
+    starts: Ints
+    metric: pa.StringArray
+    value: npt.NDArray[np.float64]
+    raw: pa.BinaryArray
+
+
+def parse(values: Sequence[bytes]) -> Columns:
+    """The columns of ``values``: at most ROWS_MAX, of COLUMNAR_BYTES_MAX. ``ValueError`` where one is no message."""
+    batch = _telemetry.list_to_record_batch(values)
+    metrics = batch.column("metrics")
+    return Columns(
+        device_id=batch.column("device_id"),
+        ts=batch.column("ts").to_numpy(),
+        starts=metrics.offsets.to_numpy(),
+        metric=metrics.keys,
+        value=metrics.items.to_numpy(),
+        raw=batch.column("raw"),
+    )
+
+
+def unparsable(values: Sequence[bytes], first: int = 0) -> list[int]:
+    """Indices of those that ``parse`` refuses, ascending, found by halving: ptars does not say which."""
+    try:
+        parse(values)
+    except ValueError:
+        if len(values) == 1:
+            return [first]
+        half = len(values) // 2
+        return unparsable(values[:half], first) + unparsable(values[half:], first + half)
+    return []
+
+
+def suspicious(columns: Columns, sizes: Sequence[int], metrics_max: int) -> Flags:
+    """Rows that may break a rule. ``sizes`` are the bytes of each record.
+
+    The rules: names, finite values, no metric twice, 1 to ``metrics_max`` metrics, a time that can be written as a
+    date; and that no metric was skipped over because its value has another type.
+    """
+    counts = np.diff(columns.starts)
+    flags = (counts < 1) | (counts > metrics_max) | (columns.ts < TIME_MIN_MS) | (columns.ts > TIME_MAX_MS)
+    flags[_unlawful(columns.device_id)] = True
+    row = np.repeat(np.arange(len(counts)), counts)  # of each metric
+    flags[row[_unlawful(columns.metric)]] = True
+    if not np.isfinite(columns.value).all():
+        flags[row[~np.isfinite(columns.value)]] = True
+    if counts.max(initial=0) > 1:
+        flags[_repeated(row, columns.metric)] = True
+    if (columns.value == 0).any():
+        flags[row[columns.value == 0]] |= (_canonical_sizes(columns) != np.asarray(sizes))[row[columns.value == 0]]
+    return flags
+
+
+def _spans(strings: Any) -> Ints:
+    """Where each of ``strings`` begins in their bytes, and where the last one ends."""
+    ends: Ints = np.frombuffer(strings.buffers()[1], dtype=np.int32)
+    return ends[strings.offset : strings.offset + len(strings) + 1]
+
+
+def _unlawful(names: pa.StringArray) -> Ints:
+    """Indices of names that break the rule of ``dataflows.decoding.names``."""
+    if not len(names):
+        return np.empty(0, dtype=np.int64)
+    spans = _spans(names)
+    sizes = np.diff(spans)
+    wrong = np.flatnonzero((sizes < 1) | (sizes > NAME_BYTES_MAX))
+    data = np.frombuffer(names.buffers()[2] or b"", dtype=np.uint8)[spans[0] : spans[-1]]
+    if (data < 0x20).any() or (data == 0x7F).any() or (data == 0xC2).any():
+        c1 = np.zeros(len(data), dtype=np.bool_)  # U+0080 to U+009F are 0xC2 and a byte below 0xA0
+        c1[:-1] = (data[:-1] == 0xC2) & (data[1:] < 0xA0)
+        control = np.flatnonzero((data < 0x20) | (data == 0x7F) | c1) + spans[0]
+        wrong = np.union1d(wrong, np.searchsorted(spans, control, side="right") - 1)
+    return wrong
+
+
+def _repeated(row: Ints, metric: pa.StringArray) -> Ints:
+    """Rows in which a metric stands twice: as protobuf has it, the last one counts."""
+    encoded = metric.dictionary_encode()
+    names = len(encoded.dictionary)
+    pair: Ints = row * names + encoded.indices.to_numpy()
+    if (int(row[-1]) + 1) * names <= _PAIRS_MAX:
+        rows: Ints = np.flatnonzero(np.bincount(pair) > 1) // names
+        return rows
+    pair.sort()
+    twice: Ints = pair[1:][pair[1:] == pair[:-1]] // names
+    return twice
+
+
+def _canonical_sizes(columns: Columns) -> Ints:
+    """Bytes of each row if every metric's value is written as a double.
+
+    A value of another type (from a producer with ``map<string, float>``) is passed over as an unknown field, as
+    protobuf has it, and reads as 0: a silent lie, but one that gives the record another size.
+    """
+    key = _field_sizes(np.diff(_spans(columns.metric)))
+    total = np.concatenate(([0], np.cumsum(_field_sizes(key + 9))))
+    metrics = total[columns.starts[1:]] - total[columns.starts[:-1]]
+    ts = columns.ts.view(np.uint64)
+    time = np.where(ts == 0, 0, 1 + _varint_sizes(ts))
+    others = [np.diff(_spans(strings)) for strings in (columns.device_id, columns.raw)]
+    device_id, raw = (np.where(size == 0, 0, _field_sizes(size)) for size in others)
+    sizes: Ints = metrics + time + device_id + raw
+    return sizes
+
+
+def _field_sizes(size: Ints) -> Ints:
+    """Bytes of a field with its tag and length."""
+    return 1 + _varint_sizes(size) + size
+
+
+def _varint_sizes(number: Ints) -> Ints:
+    ends: Ints = np.searchsorted(_VARINT_ENDS, number.astype(np.uint64), side="right")
+    return ends + 1
+
+
+_VARINT_ENDS: Final = np.array([1 << bits for bits in range(7, 64, 7)], dtype=np.uint64)

@@ -1,0 +1,138 @@
+"""Records of the log to frames: what every dataflow does that reads raw.events.
+
+Trusts nothing: others may write there. What a record becomes depends on that record alone, never on its neighbours, so
+that the cutting of a log into batches changes no answer. Whether a time is believable is for the window core to judge.
+
+Good batches stay columnar from end to end: Rust (ptars) decodes to Arrow, and the rules are checked on whole columns.
+Only records that may break one are looked at one by one, with Google's parser: some 100 k/s instead of millions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from dataflows.decoding.columns import COLUMNAR_BYTES_MAX, ROWS_MAX, Columns, parse, suspicious, unparsable
+from dataflows.decoding.metrics import sift
+from dataflows.decoding.names import Names, flaw_in
+from dataflows.decoding.protobuf_payload import read_telemetry
+from dataflows.decoding.reasons import Flaw, Reason, shown
+from dataflows.decoding.said import Said
+from dataflows.decoding.ticks import ticking_worker
+from dataflows.decoding.times import TIME_MAX_MS, TIME_MIN_MS
+from schemas.frames import MESSAGES, TICKS
+from schemas.log import LogBatch, LogSlice, Refused
+from schemas.settings import DecodingSettings
+
+
+def decode_log(batch: LogBatch, settings: DecodingSettings) -> LogSlice:
+    """Each record of ``batch`` as a message, a tick or a refusal, by offset. Never raises for what a record holds."""
+    assert len(batch.values) <= ROWS_MAX, "a source hands out smaller batches"
+    ones = _OneByOne(batch, settings.metrics_max)
+    messages = _columnar(batch, settings.metrics_max, ones)
+    if ones.messages:
+        others = pl.DataFrame(ones.messages, schema=MESSAGES, orient="row")
+        messages = pl.concat([messages, others], rechunk=True).sort("offset")
+    ticks = pl.DataFrame(ones.ticks, schema=TICKS, orient="row")
+    return LogSlice(batch.partition, batch.start, batch.end, messages, ticks, ones.refused, batch.anchor)
+
+
+def _columnar(batch: LogBatch, metrics_max: int, ones: "_OneByOne") -> pl.DataFrame:
+    """The messages that are beyond suspicion; the other records are given to ``ones``."""
+    if not batch.values:
+        return pl.DataFrame(schema=MESSAGES)
+    sizes = list(map(len, batch.values))
+    columns = _parsed(batch.values, sizes)
+    flags = suspicious(columns, sizes, metrics_max)
+    workers = {row: worker for row, headers in batch.headers.items() if (worker := ticking_worker(headers)) is not None}
+    flags[list(workers)] = True
+    messages = _frame(batch, columns)
+    if not flags.any():
+        return messages
+    for row in np.flatnonzero(flags).tolist():
+        ones.judge(row, workers.get(row))
+    return messages.filter(pl.Series(~flags))
+
+
+def _parsed(values: Sequence[bytes], sizes: Sequence[int]) -> Columns:
+    """The columns of ``values``. Those that cannot be parsed so are empty messages there, which is suspicious."""
+    if max(sizes) > COLUMNAR_BYTES_MAX:
+        values = [value if len(value) <= COLUMNAR_BYTES_MAX else b"" for value in values]
+    try:
+        return parse(values)
+    except ValueError:
+        values = list(values)
+        for row in unparsable(values):
+            values[row] = b""
+        return parse(values)
+
+
+def _frame(batch: LogBatch, columns: Columns) -> pl.DataFrame:
+    starts = pa.array(columns.starts)
+    return pl.DataFrame(
+        {
+            "offset": pl.Series(batch.offsets, dtype=pl.Int64),
+            "append_time": pl.Series(batch.append_times, dtype=pl.Int64),
+            "event_time": columns.ts,
+            "device_id": pl.from_arrow(columns.device_id),
+            "metric": pl.from_arrow(pa.ListArray.from_arrays(starts, columns.metric)),
+            "value": pl.from_arrow(pa.ListArray.from_arrays(starts, pa.array(columns.value))),
+        },
+        schema=MESSAGES,
+    )
+
+
+@dataclass(slots=True)
+class _OneByOne:
+    """Judges records singly, and keeps what became of each."""
+
+    batch: LogBatch
+    metrics_max: int
+    messages: list[tuple[Any, ...]] = field(default_factory=list)  # rows of MESSAGES
+    ticks: list[tuple[int, int, str, int]] = field(default_factory=list)  # rows of TICKS
+    refused: list[Refused] = field(default_factory=list)
+    names: Names = field(default_factory=Names)
+
+    def judge(self, row: int, worker: str | None) -> None:
+        """Record ``row``: a tick of ``worker`` or, where that is None, a message."""
+        offset, append_time, value = self.batch.offsets[row], self.batch.append_times[row], self.batch.values[row]
+        said = read_telemetry(value)
+        good = False
+        if isinstance(said, Flaw):
+            flaw: Flaw | None = said
+        elif worker is not None:
+            flaw = _flaw_in_tick(said, worker)
+            if flaw is None:
+                self.ticks.append((offset, append_time, worker, said.ts))
+        elif (flaw := self._flaw_in_message(said)) is None:
+            metrics, flaw = sift(said.metrics, self.names, self.metrics_max)
+            if good := bool(metrics):
+                names, values = list(metrics), list(metrics.values())
+                self.messages.append((offset, append_time, said.ts or 0, said.device_id, names, values))
+        if flaw is not None:
+            self.refused.append(Refused(offset, append_time, flaw.reason, flaw.detail, value, whole=not good))
+
+    def _flaw_in_message(self, said: Said) -> Flaw | None:
+        if said.device_id is None and said.ts is None and not said.metrics:
+            return Flaw(Reason.NO_METRICS, "an empty record")
+        if words := self.names.flaw_in(said.device_id or ""):
+            return Flaw(Reason.BAD_NAME, f"device id {shown(said.device_id or '')} {words}")
+        return _flaw_in_time(said.ts or 0)
+
+
+def _flaw_in_tick(said: Said, worker: str) -> Flaw | None:
+    if words := flaw_in(worker):
+        return Flaw(Reason.BAD_NAME, f"the ingest worker of a tick, {shown(worker)}, {words}")
+    if said.ts is None or said.metrics:
+        return Flaw(Reason.BAD_SHAPE, "a tick has a time and no metrics")
+    return _flaw_in_time(said.ts)
+
+
+def _flaw_in_time(ts: int) -> Flaw | None:
+    """Whether differences to ``ts`` are safe, and it can be written as a date. No more is asked here."""
+    if TIME_MIN_MS <= ts <= TIME_MAX_MS:
+        return None
+    return Flaw(Reason.BAD_TIMESTAMP, f"ts is {ts}, outside the years 1 to 9999")
