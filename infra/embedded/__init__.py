@@ -1,0 +1,1 @@
+"""Kafka, PostgreSQL and an MQTT broker as supervised children: no Docker, no root, nothing to install."""

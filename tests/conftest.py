@@ -1,0 +1,93 @@
+"""Servers for tests: those the environment names, else embedded ones, started when first asked for.
+
+Rule: a test names what it needs (`kafka_bootstrap`, `database_url`, `mqtt_url`) and neither knows nor cares
+which kind it gets. The embedded ones are shared by a session (one set a pytest-xdist worker), so a test
+uses topic names, client ids and group ids of its own; its database is fresh and its own.
+"""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from infra.embedded.kafka import KafkaBroker
+from infra.embedded.mqtt import MqttBroker
+from infra.embedded.ports import free_port as _free_port
+from infra.embedded.postgres import PostgresServer
+from infra.embedded.unprivileged import account_if_root, temporary_directory
+
+
+def free_port() -> int:
+    """A loopback port that nothing listens on."""
+    return _free_port()
+
+
+@pytest.fixture(scope="session")
+def server_data() -> Iterator[Path]:
+    """A directory for the data of embedded servers, removed at the end."""
+    import shutil
+
+    data = temporary_directory(account_if_root())
+    yield data
+    shutil.rmtree(data, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def kafka(server_data: Path) -> Iterator[KafkaBroker]:
+    """The session's embedded Kafka, for tests that stop or kill it: leave it running."""
+    broker = KafkaBroker(server_data / "kafka", say=print)
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres(server_data: Path) -> Iterator[PostgresServer]:
+    """The session's embedded PostgreSQL, for tests that stop or kill it: leave it running."""
+    server = PostgresServer(server_data / "postgres", say=print)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def mqtt_broker(server_data: Path) -> Iterator[MqttBroker]:
+    """The session's embedded MQTT broker, for tests that stop or kill it: leave it running."""
+    broker = MqttBroker(server_data / "mqtt")
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap(request: pytest.FixtureRequest) -> str:
+    """`bootstrap.servers` of a Kafka: KAFKA_BOOTSTRAP_SERVERS, or the embedded one."""
+    given = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
+    return given or str(request.getfixturevalue("kafka").bootstrap_servers)
+
+
+@pytest.fixture(scope="session")
+def mqtt_url(request: pytest.FixtureRequest) -> str:
+    """The URL of an MQTT broker: MQTT_URL, or the embedded one."""
+    return os.environ.get("MQTT_URL") or str(request.getfixturevalue("mqtt_broker").url)
+
+
+@pytest.fixture(scope="session")
+def admin_url(request: pytest.FixtureRequest) -> str:
+    """A PostgreSQL where databases may be created: DATABASE_URL, or the embedded one."""
+    return os.environ.get("DATABASE_URL") or str(request.getfixturevalue("postgres").conninfo)
+
+
+@pytest.fixture
+def database_url(admin_url: str) -> Iterator[str]:
+    """A fresh, empty database for one test, dropped after it."""
+    name = f"test_{uuid.uuid4().hex[:16]}"
+    with psycopg.connect(admin_url, autocommit=True) as admin:
+        admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    yield psycopg.conninfo.make_conninfo(admin_url, dbname=name)
+    with psycopg.connect(admin_url, autocommit=True) as admin:
+        admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
