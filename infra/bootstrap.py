@@ -1,4 +1,4 @@
-"""Make .venv from the locks: what `./justw` runs when something is missing.
+"""Make .venv from the locks: what justw runs when something is missing.
 
     bootstrap.py sync GROUP     install requirements-GROUP.lock into .venv (peers: into .venv-peers)
     bootstrap.py uv             print the path of uv
@@ -272,7 +272,7 @@ def only_one() -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("another ./justw is installing; waiting for it")
+            say("waiting for another justw that is installing")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
