@@ -20,7 +20,8 @@ from schemas.arrivals import Arrivals, Tick
 from schemas.settings import MqttSettings
 
 POLL_MS_MIN: Final = 1
-POLL_MS_MAX: Final = 32  # idle; the worst it adds to the latency of a message after a silence
+POLL_MS_MAX: Final = 32  # the most that an idle source adds to the latency of a message
+POLL_OWING_MS_MAX: Final = 4  # while an epoch is awaited, whose acknowledgements make room for more
 
 
 class MqttSource(FixedPartitionedSource[Arrivals | Tick, None]):
@@ -51,6 +52,7 @@ class MqttPart(StatefulSourcePartition[Arrivals | Tick, None]):
     def __init__(self, client: MqttClient) -> None:
         self._client = client
         self._poll_ms = POLL_MS_MIN
+        self._owing = False  # something was handed out that no flush has followed yet
         self._epoch_ended = False
         self._drained = False
 
@@ -58,7 +60,7 @@ class MqttPart(StatefulSourcePartition[Arrivals | Tick, None]):
     def next_batch(self) -> Iterable[Arrivals | Tick]:
         """All that has arrived. The first call after a ``snapshot`` acknowledges what was before it."""
         if self._epoch_ended:
-            self._epoch_ended = False
+            self._epoch_ended = self._owing = False
             self._client.flushed()
         if self._drained:
             raise StopIteration
@@ -68,7 +70,9 @@ class MqttPart(StatefulSourcePartition[Arrivals | Tick, None]):
             self._drained = True
             return []
         items = self._client.take()
-        self._poll_ms = POLL_MS_MIN if items else min(2 * self._poll_ms, POLL_MS_MAX)
+        self._owing = self._owing or bool(items)
+        slowest_ms = POLL_OWING_MS_MAX if self._owing else POLL_MS_MAX
+        self._poll_ms = POLL_MS_MIN if items else min(2 * self._poll_ms, slowest_ms)
         return items
 
     def next_awake(self) -> datetime | None:
