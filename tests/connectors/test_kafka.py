@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
-from confluent_kafka.admin import NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from connectors import kafka_client, kafka_topics
 from connectors.kafka import KafkaLog, KafkaReader
@@ -18,31 +18,36 @@ from schemas.log import LogBatch
 from schemas.record import Record
 from schemas.settings import KafkaSettings, OutputSettings, Settings
 
-pytestmark = [pytest.mark.embedded, pytest.mark.integration]
+pytestmark = [pytest.mark.embedded, pytest.mark.contract]
 
 DEADLINE_SECS = 20.0
 
 
 @pytest.fixture
-def kafka(kafka_bootstrap: str) -> KafkaSettings:
+def cluster(kafka_bootstrap: str) -> KafkaSettings:
     return KafkaSettings(bootstrap_servers=kafka_bootstrap)
 
 
 @pytest.fixture
-def topic(kafka: KafkaSettings) -> Iterator[str]:
+def admin(cluster: KafkaSettings) -> AdminClient:
+    return kafka_client.admin(cluster)
+
+
+@pytest.fixture
+def topic(admin: AdminClient) -> Iterator[str]:
     """A fresh topic of two partitions."""
     name = f"test.{uuid.uuid4().hex}"
-    make(kafka, name)
+    make(admin, name)
     yield name
-    kafka_client.admin(kafka).delete_topics([name])[name].result(DEADLINE_SECS)
+    admin.delete_topics([name])[name].result(DEADLINE_SECS)
 
 
-def make(kafka: KafkaSettings, name: str, partitions: int = 2) -> None:
-    kafka_client.admin(kafka).create_topics([NewTopic(name, partitions, 1)])[name].result(DEADLINE_SECS)
+def make(admin: AdminClient, name: str) -> None:
+    admin.create_topics([NewTopic(name, 2, 1)])[name].result(DEADLINE_SECS)
 
 
-def publish(kafka: KafkaSettings, topic: str, *values: bytes, partition: int = 0) -> None:
-    publisher = Publisher(kafka)
+def publish(cluster: KafkaSettings, topic: str, *values: bytes, partition: int = 0) -> None:
+    publisher = Publisher(cluster)
     publisher.send_all(
         [Record(topic, value, partition=partition, timestamp_ms=1_000 + i) for i, value in enumerate(values)]
     )
@@ -61,11 +66,11 @@ def read(reader: KafkaReader, until: int) -> list[LogBatch]:
     return batches
 
 
-def test_what_was_flushed_is_read_back_in_order(kafka: KafkaSettings, topic: str) -> None:
+def test_what_was_flushed_is_read_back_in_order(cluster: KafkaSettings, topic: str) -> None:
     """Values, offsets and timestamps come back as they were sent, and batches join without a seam."""
-    publish(kafka, topic, b"a", b"", b"c" * 100)
+    publish(cluster, topic, b"a", b"", b"c" * 100)
 
-    batches = read(KafkaLog(kafka, topic, "test").reader(0, 0), until=3)
+    batches = read(KafkaLog(cluster, topic, "test").reader(0, 0), until=3)
 
     assert [b"a", b"", b"c" * 100] == [value for batch in batches for value in batch.values]
     assert [0, 1, 2] == [offset for batch in batches for offset in batch.offsets]
@@ -74,33 +79,33 @@ def test_what_was_flushed_is_read_back_in_order(kafka: KafkaSettings, topic: str
     assert zlib.crc32(b"c" * 100) == batches[-1].anchor.checksum
 
 
-def test_reading_begins_at_the_asked_offset(kafka: KafkaSettings, topic: str) -> None:
+def test_reading_begins_at_the_asked_offset(cluster: KafkaSettings, topic: str) -> None:
     """A position comes from the database; the consumer group has no say in it."""
-    publish(kafka, topic, b"a", b"b", b"c")
-    log = KafkaLog(kafka, topic, "test")
+    publish(cluster, topic, b"a", b"b", b"c")
+    log = KafkaLog(cluster, topic, "test")
     read(log.reader(0, 0), until=3)
 
     assert [b"b", b"c"] == [value for batch in read(log.reader(0, 1), until=3) for value in batch.values]
 
 
-def test_markers_of_transactions_are_gaps(kafka: KafkaSettings, topic: str) -> None:
+def test_markers_of_transactions_are_gaps(cluster: KafkaSettings, topic: str) -> None:
     """An offset without a record is covered by [start, end) and is not among the offsets."""
-    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": topic})
+    producer = Producer({"bootstrap.servers": cluster.bootstrap_servers, "transactional.id": topic})
     producer.init_transactions(DEADLINE_SECS)
     for value in (b"a", b"b"):
         producer.begin_transaction()
         producer.produce(topic, value, partition=0)
         producer.commit_transaction(DEADLINE_SECS)
 
-    batches = read(KafkaLog(kafka, topic, "test").reader(0, 0), until=3)
+    batches = read(KafkaLog(cluster, topic, "test").reader(0, 0), until=3)
 
     assert [0, 2] == [offset for batch in batches for offset in batch.offsets]
     assert 3 == batches[-1].end
 
 
-def test_only_small_records_without_a_key_show_their_headers(kafka: KafkaSettings, topic: str) -> None:
+def test_only_small_records_without_a_key_show_their_headers(cluster: KafkaSettings, topic: str) -> None:
     """Ticks are recognised by headers; those of telemetry are never read, because reading them costs."""
-    publisher = Publisher(kafka)
+    publisher = Publisher(cluster)
     headers = (("tick", b""), ("ingest-node-id", b"n"))
     publisher.send_all(
         [
@@ -111,15 +116,15 @@ def test_only_small_records_without_a_key_show_their_headers(kafka: KafkaSetting
     )
     publisher.flush()
 
-    (batch,) = read(KafkaLog(kafka, topic, "test").reader(0, 0), until=3)
+    (batch,) = read(KafkaLog(cluster, topic, "test").reader(0, 0), until=3)
 
     assert {0: headers} == batch.headers
 
 
-def test_the_anchor_is_the_record_at_its_offset(kafka: KafkaSettings, topic: str) -> None:
+def test_the_anchor_is_the_record_at_its_offset(cluster: KafkaSettings, topic: str) -> None:
     """An anchor read back equals the one of the batch; beyond the end there is none."""
-    publish(kafka, topic, b"a", b"b")
-    log = KafkaLog(kafka, topic, "test")
+    publish(cluster, topic, b"a", b"b")
+    log = KafkaLog(cluster, topic, "test")
     (batch,) = read(log.reader(0, 0), until=2)
 
     assert batch.anchor == log.anchor(0, 1)
@@ -127,15 +132,15 @@ def test_the_anchor_is_the_record_at_its_offset(kafka: KafkaSettings, topic: str
     assert (0, 2) == log.bounds(0)
 
 
-def test_a_topic_made_again_is_another_log(kafka: KafkaSettings, topic: str) -> None:
+def test_a_topic_made_again_is_another_log(cluster: KafkaSettings, admin: AdminClient, topic: str) -> None:
     """Its name is the same, its identity is not."""
-    log = KafkaLog(kafka, topic, "test")
+    log = KafkaLog(cluster, topic, "test")
     before = log.identity()
-    kafka_client.admin(kafka).delete_topics([topic])[topic].result(DEADLINE_SECS)
+    admin.delete_topics([topic])[topic].result(DEADLINE_SECS)
     deadline = time.monotonic() + DEADLINE_SECS
     while True:  # deletion is asynchronous
         try:
-            make(kafka, topic)
+            make(admin, topic)
             break
         except Exception:
             assert time.monotonic() < deadline, "the topic can be made again"
@@ -143,31 +148,33 @@ def test_a_topic_made_again_is_another_log(kafka: KafkaSettings, topic: str) -> 
     assert before != log.identity()
 
 
-def test_an_offset_that_retention_deleted_stops_the_reader(kafka: KafkaSettings, topic: str) -> None:
+def test_an_offset_that_retention_deleted_stops_the_reader(
+    cluster: KafkaSettings, admin: AdminClient, topic: str
+) -> None:
     """It never jumps to the end or the beginning: that would lose or repeat readings without a word."""
-    publish(kafka, topic, b"a", b"b", b"c")
-    asked = kafka_client.admin(kafka).delete_records([TopicPartition(topic, 0, 2)])
+    publish(cluster, topic, b"a", b"b", b"c")
+    asked = admin.delete_records([TopicPartition(topic, 0, 2)])
     for answer in asked.values():
         answer.result(DEADLINE_SECS)
-    reader = KafkaLog(kafka, topic, "test").reader(0, 0)
+    reader = KafkaLog(cluster, topic, "test").reader(0, 0)
 
     with pytest.raises(OperatorError, match="no longer in the log"):
         read(reader, until=3)
 
 
-def test_a_missing_topic_is_one_message(kafka: KafkaSettings) -> None:
+def test_a_missing_topic_is_one_message(cluster: KafkaSettings) -> None:
     """It names the topic and the command that makes it."""
     with pytest.raises(OperatorError, match=r"no\.such\.topic.*\./justw topics"):
-        KafkaLog(kafka, "no.such.topic", "test").partitions()
+        KafkaLog(cluster, "no.such.topic", "test").partitions()
 
 
-def test_a_record_that_cannot_be_written_fails_the_flush(kafka: KafkaSettings, topic: str) -> None:
+def test_a_record_that_cannot_be_written_fails_the_flush(cluster: KafkaSettings, topic: str) -> None:
     """Then nothing is acknowledged; the message says which topic."""
-    publisher = Publisher(kafka)
+    publisher = Publisher(cluster)
     with pytest.raises(OperatorError, match=r"larger than the topic allows"):
         publisher.send(Record(topic, b"x" * (3 * 1024 * 1024)))
 
-    beyond = Publisher(kafka)
+    beyond = Publisher(cluster)
     beyond.send(Record(topic, b"x", partition=99))
     with pytest.raises(OperatorError, match="partition"):
         beyond.flush()
@@ -189,26 +196,26 @@ def murmur2(data: bytes) -> int:
     return (h ^ (h >> 15)) & 0x7FFFFFFF
 
 
-def test_keys_go_where_java_puts_them(kafka: KafkaSettings, topic: str) -> None:
+def test_keys_go_where_java_puts_them(cluster: KafkaSettings, topic: str) -> None:
     """Producers in other languages send a device's readings to the same partition."""
     keys = [f"boiler-{i}".encode() for i in range(100)]
-    publisher = Publisher(kafka)
+    publisher = Publisher(cluster)
     publisher.send_all([Record(topic, key, key=key) for key in keys])
     publisher.flush()
     expected = {p: [key for key in keys if murmur2(key) % 2 == p] for p in (0, 1)}
 
-    log = KafkaLog(kafka, topic, "test")
+    log = KafkaLog(cluster, topic, "test")
     for partition, values in expected.items():
         batches = read(log.reader(partition, 0), until=len(values))
         assert values == [value for batch in batches for value in batch.values]
 
 
-def test_topics_are_made_once_and_compared_after(kafka: KafkaSettings) -> None:
+def test_topics_are_made_once_and_compared_after(cluster: KafkaSettings) -> None:
     """What exists is never changed; each difference is named."""
     prefix = uuid.uuid4().hex
     settings = Settings(
         kafka=KafkaSettings(
-            bootstrap_servers=kafka.bootstrap_servers,
+            bootstrap_servers=cluster.bootstrap_servers,
             partitions=3,
             events_topic=f"{prefix}.events",
             dead_letter_topic=f"{prefix}.dead",
@@ -224,7 +231,7 @@ def test_topics_are_made_once_and_compared_after(kafka: KafkaSettings) -> None:
 
     wider = Settings(
         kafka=KafkaSettings(
-            bootstrap_servers=kafka.bootstrap_servers,
+            bootstrap_servers=cluster.bootstrap_servers,
             partitions=4,
             retention_hours=1,
             events_topic=f"{prefix}.events",
