@@ -5,6 +5,7 @@ Nothing here downloads: what needs a network is run for real on a bare machine (
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -120,16 +121,42 @@ def test_an_index_that_is_away_ends_in_one_line(checkout: Path, tmp_path: Path) 
     assert [path.name for path in (checkout / ".ionwax").iterdir()] == ["bootstrap.lock"]
 
 
-def test_an_environment_made_from_this_lock_starts_at_once(checkout: Path, tmp_path: Path) -> None:
-    """Arguments reach just as they were typed, from any directory, and no Python is started on the way."""
-    (tmp_path / "bin").mkdir()
-    program(checkout / ".venv" / "bin" / "python", "exit 1")
-    program(checkout / ".venv" / "bin" / "just", """printf '<%s>' "$@"; exit 7""")
+@pytest.fixture
+def installed(checkout: Path) -> Path:
+    """The checkout with an environment that was made from its lock: just itself, and a Python that is a script."""
+    (checkout / ".venv" / "bin").mkdir(parents=True)
     (checkout / ".venv" / "locks").mkdir()
     shutil.copy(checkout / "requirements-embedded.lock", checkout / ".venv" / "locks")
-    done = justw(checkout, tmp_path / "bin", "sql", "select  '*'", "$HOME", "")
-    expected = f"<--justfile><{checkout}/justfile><--working-directory><{checkout}><sql><select  '*'><$HOME><>"
-    assert (done.stdout, done.stderr, done.returncode) == (expected, "", 7)
+    (checkout / ".venv" / "bin" / "just").symlink_to(Path(sys.executable).parent / "just")
+    return checkout
+
+
+def test_arguments_arrive_as_they_were_typed(installed: Path, tmp_path: Path) -> None:
+    """From any directory, with spaces, quotes, stars and nothing in them; the program's exit code comes back."""
+    program(installed / ".venv" / "bin" / "python", """printf '<%s>' "$PWD" "$@"; exit 7""")
+    (tmp_path / "bin").mkdir()
+    done = justw(installed, tmp_path / "bin", "sql", "select  '*'", "$HOME", "", "--for")
+    assert done.stdout == f"<{installed}><-m><infra.sql><select  '*'><$HOME><><--for>"
+    assert (done.stderr, done.returncode) == ("", 7)
+
+
+def test_a_signal_to_justw_alone_reaches_the_program(installed: Path, tmp_path: Path) -> None:
+    """The program takes the place of justw, so that whoever started it can interrupt it by the process id it knows."""
+    program(installed / ".venv" / "bin" / "python", "trap 'exit 3' INT; echo up; while :; do sleep 0.05; done")
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    with subprocess.Popen([installed / "justw", "demo"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as it:
+        assert it.stdout is not None
+        assert it.stdout.readline() == b"up\n"
+        it.send_signal(signal.SIGINT)
+        assert (it.wait(timeout=30), it.communicate()) == (3, (b"", b""))
+
+
+def test_a_recipe_that_is_missing_is_named(installed: Path, tmp_path: Path) -> None:
+    """Just's own message, once."""
+    program(installed / ".venv" / "bin" / "python", "exit 0")
+    (tmp_path / "bin").mkdir()
+    done = justw(installed, tmp_path / "bin", "no-such-recipe")
+    assert (done.returncode, done.stderr.count("no-such-recipe")) == (1, 1)
 
 
 def test_a_sync_whose_lock_is_installed_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
