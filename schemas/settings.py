@@ -1,35 +1,84 @@
 """Settings: one YAML file, typed. Each component receives its own section and no other.
 
-Units stand at the end of a name. ``infra/settings/*.yaml`` comments every key once; loading and the
-operator's errors are in ``schemas.settings_file``.
+Units stand at the end of a name. ``infra/settings/demo.yaml`` comments every key once; loading and the operator's
+errors are in ``schemas.settings_file``, which alone checks the ranges that stand in the types here.
+
+Guarantee: ``repr`` of a section shows no secret.
 """
 
+import math
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
+from msgspec import Meta
+
+DAY_SECS: Final = 86_400
+YEARS_SECS: Final = 10 * 366 * DAY_SECS  # bounds what nobody needs longer, and keeps sums of times far from overflow
+
+Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Secs = Annotated[float, Meta(ge=0, le=YEARS_SECS)]
+SomeSecs = Annotated[float, Meta(ge=0.001, le=YEARS_SECS)]  # at least a millisecond
+Text = Annotated[str, Meta(min_length=1)]
+# Names that go into SQL, and Kafka topics: https://kafka.apache.org/documentation/#topicconfigs
+Table = Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
+Topic = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+# Names that MQTT brokers and headers carry unharmed.
+Plain = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+
+HIDDEN: Final = "(hidden)"
+_SECRET_KEY: Final = re.compile(r"password|secret|token|credential|jaas|\.key$|\.pem$|private", re.IGNORECASE)
+_CONNINFO_SECRET: Final = re.compile(r"((?:ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'?|[^\s&]*)", re.IGNORECASE)
+_USERINFO: Final = re.compile(r"(//[^:/?#@]*):.*@", re.DOTALL)
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A section refuses keys it does not know."""
+    """A section refuses keys it does not know, and never shows a secret."""
+
+    def redacted(self) -> dict[str, Any]:
+        """The settings as plain values, with secrets hidden: for logs and people."""
+        shown: dict[str, Any] = {}
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            shown[name] = value.redacted() if isinstance(value, Section) else _shown(name, value)
+        return shown
+
+    def __repr__(self) -> str:
+        inner = ", ".join(f"{name}={value!r}" for name, value in self.redacted().items())
+        return f"{type(self).__name__}({inner})"
+
+
+def _shown(name: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _shown(str(key), each) for key, each in value.items()}
+    if value is not None and _SECRET_KEY.search(name):
+        return HIDDEN
+    if isinstance(value, str):
+        return _CONNINFO_SECRET.sub(rf"\1{HIDDEN}", _USERINFO.sub(rf"\1:{HIDDEN}@", value))
+    return value
 
 
 class MqttSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    url: str = "mqtt://127.0.0.1:1883"  # mqtts:// for TLS; never with credentials in it
+    url: Text = "mqtt://127.0.0.1:1883"  # mqtts:// for TLS; credentials in it move to username and password when loaded
     username: str | None = None
     password: str | None = None
     ca_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
-    topic: str = "devices/{device_id}/telemetry"
-    device_id_template: str = "{device_id}"
-    client_id: str = "ionwax-ingest"  # stable; clients append -0, -1, …
-    clients: int = 1  # a fixed number; a shared subscription when above one
-    share_name: str = "ionwax"
-    receive_max: int = 65_535  # messages received and not yet acknowledged, per client
-    keepalive_secs: int = 60
-    session_expiry_secs: int = 86_400
-    tick_secs: float = 1.0
+    topic: Text = "devices/{device_id}/telemetry"
+    device_id_template: Text = "{device_id}"
+    client_id: Plain = "ionwax-ingest"  # stable; clients append -0, -1, …
+    clients: Annotated[int, Meta(ge=1, le=256)] = 1  # a fixed number; a shared subscription when above one
+    share_name: Plain = "ionwax"
+    receive_max: Annotated[int, Meta(ge=1, le=65_535)] = 65_535  # received and not yet acknowledged, per client
+    keepalive_secs: Annotated[int, Meta(ge=1, le=65_535)] = 60
+    session_expiry_secs: Annotated[int, Meta(ge=1, le=2**32 - 1)] = 86_400
+    tick_secs: Annotated[float, Meta(ge=0.001, le=3600)] = 1.0
+
+    def __post_init__(self) -> None:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file go together: set both or none")
 
     @property
     def workers(self) -> tuple[str, ...]:
@@ -38,46 +87,62 @@ class MqttSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class DecodingSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    payload_bytes_max: int = 1_048_576
-    metrics_max: int = 1_000  # metrics in one message
-    formats: Mapping[str, Mapping[str, str]] = {}  # name → json_paths: device_id, ts, metrics
+    payload_bytes_max: Annotated[int, Meta(ge=1, le=268_435_455)] = 1_048_576  # MQTT has no larger ones
+    metrics_max: Count = 1_000  # metrics in one message
+    formats: Mapping[str, Mapping[str, str]] = {}  # content type → json_paths: device_id, ts, metrics
 
 
 class KafkaSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    bootstrap_servers: str = "127.0.0.1:9092"
+    bootstrap_servers: Text = "127.0.0.1:9092"
     properties: Mapping[str, str | int | float | bool] = {}  # any librdkafka property
-    partitions: int = 4
-    replication: int = 1
-    min_insync_replicas: int = 1
-    retention_hours: int = 168
-    events_topic: str = "raw.events"
-    dead_letter_topic: str = "raw.dead_letter"
+    partitions: Annotated[int, Meta(ge=1, le=10_000)] = 4
+    replication: Annotated[int, Meta(ge=1, le=100)] = 1
+    min_insync_replicas: Annotated[int, Meta(ge=1, le=100)] = 1
+    retention_hours: Annotated[int, Meta(ge=1, le=1_000_000)] = 168
+    events_topic: Topic = "raw.events"
+    dead_letter_topic: Topic = "raw.dead_letter"
+
+    def __post_init__(self) -> None:
+        if self.min_insync_replicas > self.replication:
+            raise ValueError("min_insync_replicas is above replication: nothing could be written")
+        if self.events_topic == self.dead_letter_topic:
+            raise ValueError("events_topic and dead_letter_topic are one; give each its own")
 
 
 class DatabaseSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    conninfo: str = "postgresql://127.0.0.1:5432/ionwax"
+    conninfo: Text = "postgresql://127.0.0.1:5432/ionwax"
+    outage_max_secs: Secs = 600  # how long a running process waits for a database that is away before it stops
 
 
 class WindowSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    length_secs: int = 60  # a divisor of a day
-    allowed_lateness_secs: float = 10
-    clock_skew_max_secs: float = 60
-    quiet_secs: float = 10
-    patience_secs: float = 300
-    event_age_max_secs: float = 604_800
-    buffer_rows_max: int = 50_000_000  # readings in open windows, per partition
+    length_secs: Annotated[int, Meta(ge=1, le=DAY_SECS)] = 60  # a divisor of a day
+    allowed_lateness_secs: Secs = 10
+    clock_skew_max_secs: Secs = 60
+    quiet_secs: Secs = 10
+    patience_secs: SomeSecs = 300
+    event_age_max_secs: SomeSecs = 604_800
+    buffer_rows_max: Count = 50_000_000  # readings in open windows, per partition
+
+    def __post_init__(self) -> None:
+        if self.length_secs < 1 or DAY_SECS % self.length_secs:
+            raise ValueError(f"length_secs does not divide a day; {_divisor_near(self.length_secs)} does")
+
+
+def _divisor_near(length_secs: int) -> int:
+    divisors = (n for n in range(1, DAY_SECS + 1) if DAY_SECS % n == 0)
+    return min(divisors, key=lambda n: abs(math.log(n / max(1, length_secs))))
 
 
 class FlowSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    name: str = "minute_rollups"
-    start: str = "earliest"  # where a partition without progress begins: earliest or latest
-    epoch_interval_ms: int = 200
-    progress_every_secs: float = 10
+    name: Plain = "minute_rollups"
+    start: Literal["earliest", "latest"] = "earliest"  # where a partition without progress begins
+    epoch_interval_ms: Annotated[int, Meta(ge=1, le=60_000)] = 200
+    progress_every_secs: Secs = 10
 
 
 class OutputSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    table: str = "rollups_1m"
-    topic: str = "aggregates.minute"
+    table: Table = "rollups_1m"
+    topic: Topic = "aggregates.minute"
 
 
 class Settings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,6 +153,10 @@ class Settings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     windows: WindowSettings = WindowSettings()
     flow: FlowSettings = FlowSettings()
     output: OutputSettings = OutputSettings()
+
+    def __post_init__(self) -> None:
+        if self.output.topic in (self.kafka.events_topic, self.kafka.dead_letter_topic):
+            raise ValueError("output.topic is one of kafka.events_topic and kafka.dead_letter_topic; give it its own")
 
     def to_builtins(self) -> dict[str, Any]:
         """The settings as plain values, secrets included: for digests and tests, never for a log."""

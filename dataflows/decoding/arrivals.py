@@ -20,7 +20,7 @@ from dataflows.decoding.times import TimeLimits, event_time
 from dataflows.decoding.topics import DEVICE_ID, TopicTemplate, compile_topic
 from schemas.arrivals import Arrivals
 from schemas.record import Headers, Record
-from schemas.settings import Settings
+from schemas.settings import DecodingSettings, KafkaSettings, MqttSettings, WindowSettings
 
 SCHEMA_VERSION: Final = b"1"
 KNOWN_TOPICS_MAX: Final = 65_536
@@ -57,14 +57,16 @@ class ArrivalsDecoder:
     Raises ``OperatorError`` where the topic template or a format of the settings is not understood.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._template: TopicTemplate = compile_topic(settings.mqtt.topic, settings.mqtt.device_id_template)
-        self._formats = Formats(settings.decoding.formats)
-        self._limits = TimeLimits.of(settings.windows)
-        self._metrics_max = settings.decoding.metrics_max
-        self._payload_bytes_max = settings.decoding.payload_bytes_max
-        self._events_topic = settings.kafka.events_topic
-        self._dead_letter_topic = settings.kafka.dead_letter_topic
+    def __init__(
+        self, mqtt: MqttSettings, decoding: DecodingSettings, kafka: KafkaSettings, windows: WindowSettings
+    ) -> None:
+        self._template: TopicTemplate = compile_topic(mqtt.topic, mqtt.device_id_template)
+        self._formats = Formats(decoding.formats)
+        self._limits = TimeLimits.of(windows)
+        self._metrics_max = decoding.metrics_max
+        self._payload_bytes_max = decoding.payload_bytes_max
+        self._events_topic = kafka.events_topic
+        self._dead_letter_topic = kafka.dead_letter_topic
         self._encoder = TelemetryEncoder()
         self._names = Names()
         self._places: dict[tuple[str, str], _Place] = {}
