@@ -25,6 +25,7 @@ from dataflows.decoding.topics import compile_topic
 from schemas.arrivals import Arrivals, Tick
 from schemas.record import Record
 from schemas.settings import Settings
+from schemas.settings_file import load_settings
 
 Written = tuple[str, Sequence[Record]]
 
@@ -32,9 +33,7 @@ Written = tuple[str, Sequence[Record]]
 @one_message
 def flow(settings_path: str) -> Dataflow:
     """The dataflow of ``settings_path``. A wrong setting or a missing topic ends the process with one message."""
-    from schemas import settings_file  # type: ignore[attr-defined]  # being written
-
-    settings = settings_file.load(settings_path)
+    settings = load_settings(settings_path)
     kafka_topics.check(settings, settings.kafka.events_topic, settings.kafka.dead_letter_topic)
     topic = compile_topic(settings.mqtt.topic, settings.mqtt.device_id_template)
     source = MqttSource(settings.mqtt, topic.filter)
@@ -54,7 +53,7 @@ class Decode:
     """The step between source and sink: records of arrivals, and of ticks one a partition."""
 
     def __init__(self, settings: Settings) -> None:
-        self._decoder = ArrivalsDecoder(settings)
+        self._decoder = ArrivalsDecoder(settings.mqtt, settings.decoding, settings.kafka, settings.windows)
         self._kafka = settings.kafka
 
     def __call__(self, items: Iterable[Arrivals | Tick]) -> Iterator[Written]:
