@@ -1,0 +1,189 @@
+"""What ``minute_rollups`` writes for one partition: rollups, late readings, days of the ledger, and what it publishes.
+
+Guarantee: however a log is cut into transactions, and whatever of them is lost and done again, the same rows stand in
+the end, to the bit. A rollup whose key exists (one device in two partitions) is combined with its row, never written
+over it.
+"""
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain, islice
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from connectors import timescale_connection
+from connectors.checkpoint import Publisher
+from connectors.timescale_connection import Connection
+from connectors.timescale_rows import Key, RollupRows, Row, check_table, sql_columns
+from schemas import aggregates
+from schemas.aggregates import Partial
+from schemas.errors import OperatorError
+from schemas.log import Outcome, Refused
+from schemas.progress import Claim, Counts
+from schemas.record import Record
+from schemas.rollup_pb2 import Rollup
+
+DAY_MS: Final = 86_400_000
+CLOSED: Final = "closed"
+"""Header of the record that says a window is closed; its value is the window's end, ms, in decimal."""
+
+_LATE: Final = """
+    insert into late_readings (device_id, metric, event_time, value, flow, partition, "offset", seen_at)
+    select device_id, metric, timestamptz 'epoch' + event_time * interval '1 millisecond', value, %s, %s, "offset",
+           timestamptz 'epoch' + seen_at * interval '1 millisecond'
+    from unnest(%b::text[], %b::text[], %b::bigint[], %b::float8[], %b::bigint[], %b::bigint[])
+        with ordinality as late (device_id, metric, event_time, value, "offset", seen_at, place)
+    order by place
+    on conflict do nothing
+    returning "offset", metric
+"""
+_DAYS: Final = """
+    insert into ledger_days (flow, topic, partition, day, counted, late)
+    select %s, %s, %s, date '1970-01-01' + day, counted, late
+    from unnest(%s::int[], %s::bigint[], %s::bigint[]) as days (day, counted, late)
+    on conflict (flow, topic, partition, day) do update
+    set counted = ledger_days.counted + excluded.counted, late = ledger_days.late + excluded.late
+"""
+_COMBINED: Final = """
+    insert into ledger (flow, topic, partition, combined) values (%s, %s, %s, %s)
+    on conflict (flow, topic, partition) do update set combined = ledger.combined + excluded.combined
+"""
+RECORDS_AT_ONCE: Final = 10_000  # what is handed to the publisher before it looks after its answers
+
+
+class RollupWriter:
+    """Writes the ``Outcome``s of the partition it was made for. Counts: ``combined``, rollups that met a row.
+
+    ``dead_letter`` makes the record of what was refused. Publishes each rollup as a ``Rollup`` record, keyed by
+    device, to the partition of ``topic`` with the log partition's number; after a window's rollups its ``closed``
+    record; then, whole, the rows that late readings revised.
+    """
+
+    def __init__(
+        self,
+        claim: Claim,
+        table: str,
+        topic: str,
+        length_ms: int,
+        publisher: Publisher,
+        dead_letter: Callable[[Claim, Refused], Record],
+    ) -> None:
+        self._claim = claim
+        self._rows = RollupRows(table)
+        self._topic = topic
+        self._length_ms = length_ms
+        self._publisher = publisher
+        self._dead_letter = dead_letter
+
+    def has_rows(self, item: Outcome) -> bool:
+        return bool(item.closed or item.refused or len(item.rollups) or len(item.late))
+
+    def write(self, transaction: Connection, items: Sequence[Outcome], counts: Counts) -> Counts:
+        """Rollups first: a late reading's window closed before its record, so its row is older or among them."""
+        if not items:
+            return counts
+        rollups = pl.concat([item.rollups for item in items])
+        late = self._new_late(transaction, pl.concat([item.late for item in items]))
+        rows = self._insert(transaction, rollups)
+        revised = self._rows.revise(transaction, _by_row(late), late=True).rows
+        self._count_days(transaction, rollups, late)
+        self._publish(
+            chain(
+                self._told(rows, [end for item in items for end in item.closed]),
+                map(self._record, revised),
+                (self._dead_letter(self._claim, refused) for item in items for refused in item.refused),
+            )
+        )
+        return replace(counts, late=len(late), late_duplicates=counts.late_duplicates + counts.late - len(late))
+
+    def flush(self) -> None:
+        self._publisher.flush()
+
+    def _insert(self, transaction: Connection, rollups: pl.DataFrame) -> Iterable[Row]:
+        """Write rollups; answers with the rows as they stand, ascending by bucket."""
+        if self._rows.insert(transaction, rollups):
+            return ({**row, "revision": 0} for row in rollups.iter_rows(named=True))
+        partials = {Key(row["device_id"], row["metric"], row["bucket"]): [row] for row in rollups.iter_rows(named=True)}
+        rows, met = self._rows.revise(transaction, partials, late=False)
+        transaction.execute(_COMBINED, [*self._key, met])
+        return sorted(rows, key=lambda row: row["bucket"])
+
+    def _new_late(self, transaction: Connection, late: pl.DataFrame) -> pl.DataFrame:
+        """Keep late readings, each identity once, the first in the log; answers with those that were new."""
+        if not len(late):
+            return late
+        bits = late["value"].to_numpy().view(np.int64)
+        first = late.with_columns(pl.Series("bits", bits)).unique(
+            ["device_id", "metric", "event_time", "bits"], keep="first", maintain_order=True
+        )
+        columns = [
+            first[name].to_list() for name in ("device_id", "metric", "event_time", "value", "offset", "append_time")
+        ]
+        found = transaction.execute(_LATE, [self._claim.flow, self._claim.partition, *columns]).fetchall()
+        new = set(found)
+        is_new = [
+            place in new for place in zip(first["offset"], first["metric"], strict=True)
+        ]  # no metric twice a message
+        return first.filter(pl.Series(is_new, dtype=pl.Boolean))
+
+    def _count_days(self, transaction: Connection, rollups: pl.DataFrame, late: pl.DataFrame) -> None:
+        counted: Counter[int] = Counter()
+        for bucket, count in rollups.group_by("bucket").agg(pl.col("count").sum()).iter_rows():
+            counted[bucket // DAY_MS] += count
+        came_late = Counter(bucket // DAY_MS for bucket in late["bucket"])
+        if days := sorted(counted | came_late):
+            arrays = [days, [counted[day] for day in days], [came_late[day] for day in days]]
+            transaction.execute(_DAYS, [*self._key, *arrays])
+
+    @property
+    def _key(self) -> tuple[str, str, int]:
+        return self._claim.flow, self._claim.topic, self._claim.partition
+
+    def _publish(self, records: Iterator[Record]) -> None:
+        while some := list(islice(records, RECORDS_AT_ONCE)):
+            self._publisher.send_all(some)
+
+    def _told(self, rows: Iterable[Row], ends: Sequence[int]) -> Iterator[Record]:
+        """Rollups, ascending by bucket, and each window's end after the last of its own."""
+        left = deque(ends)
+        for row in rows:
+            while left and left[0] <= row["bucket"]:
+                yield self._closed(left.popleft())
+            yield self._record(row)
+        yield from map(self._closed, left)
+
+    def _record(self, row: Row) -> Record:
+        value = Rollup(length_ms=self._length_ms, **row).SerializeToString()
+        return Record(self._topic, value, row["device_id"].encode(), partition=self._claim.partition)
+
+    def _closed(self, end: int) -> Record:
+        value = Rollup(bucket=end - self._length_ms, length_ms=self._length_ms).SerializeToString()
+        return Record(self._topic, value, headers=((CLOSED, b"%d" % end),), partition=self._claim.partition)
+
+
+def check_tables(conninfo: str, table: str) -> None:
+    """Compare the database with what this version writes. Raises ``OperatorError``; changes nothing."""
+    fields = set(Rollup.DESCRIPTOR.fields_by_name)
+    assert fields == {name for name, _ in sql_columns()} | {"length_ms"}, "schemas/rollup.proto lacks an aggregate"
+    with timescale_connection.connect_or_say(conninfo, "ionwax check") as connection:
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            raise OperatorError(
+                f"The database is encoded in {encoding}; device ids need UTF8: createdb --encoding=UTF8."
+            )
+        for name in ("progress", "ledger", "ledger_days", "late_readings"):
+            if connection.execute("select to_regclass(%s)", [name]).fetchone() == (None,):
+                raise OperatorError(f"Table {name} is missing: run ./justw migrate.")
+        check_table(connection, table)
+
+
+def _by_row(late: pl.DataFrame) -> dict[Key, list[Partial]]:
+    """The rows that late readings belong to, and their partials in the order of the log."""
+    partials: dict[Key, list[Partial]] = defaultdict(list)
+    columns = late.select("device_id", "metric", "bucket", "event_time", "value")
+    for device_id, metric, bucket, event_time, value in columns.iter_rows():
+        partials[Key(device_id, metric, bucket)].append(aggregates.partial(event_time, value))
+    return partials
