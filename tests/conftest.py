@@ -3,6 +3,8 @@
 Rule: a test names what it needs (`kafka_bootstrap`, `database_url`, `mqtt_url`) and neither knows nor cares
 which kind it gets. The embedded ones are shared by a session (one set a pytest-xdist worker), so a test
 uses topic names, client ids and group ids of its own; its database is fresh and its own.
+
+Property tests try a hundred examples; ``--hypothesis-profile=thorough`` tries a hundred times as many.
 """
 
 import os
@@ -12,6 +14,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as examples
 from psycopg import sql
 
 from infra.embedded.kafka import KafkaBroker
@@ -19,6 +23,12 @@ from infra.embedded.mqtt import MqttBroker
 from infra.embedded.ports import free_port as _free_port
 from infra.embedded.postgres import PostgresServer
 from infra.embedded.unprivileged import account_if_root, temporary_directory
+
+examples.register_profile(
+    "ci", max_examples=100, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+examples.register_profile("thorough", parent=examples.get_profile("ci"), max_examples=10_000)
+examples.load_profile("ci")
 
 
 def free_port() -> int:
