@@ -1,0 +1,177 @@
+"""The ingest dataflow, between a real MQTT broker and a real Kafka."""
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import pytest
+from bytewax.testing import run_main
+from confluent_kafka import Consumer, Message, TopicPartition
+
+from connectors import kafka_client, kafka_topics, stopping
+from connectors.kafka_sink import KafkaSink
+from connectors.mqtt import MqttSource
+from dataflows import ingest
+from dataflows.decoding.topics import compile_topic
+from schemas.settings import KafkaSettings, MqttSettings, OutputSettings, Settings
+from schemas.telemetry_pb2 import Telemetry
+from tests.connectors.mqtt_devices import Sent, publish
+
+pytestmark = [pytest.mark.embedded, pytest.mark.integration]
+
+DEADLINE_SECS = 30.0
+EPOCH = timedelta(milliseconds=50)
+
+
+@pytest.fixture
+def settings(kafka_bootstrap: str, mqtt_url: str) -> Iterator[Settings]:
+    """Settings with topics and a client id of their own; the topics exist."""
+    name = uuid.uuid4().hex[:12]
+    kafka = KafkaSettings(
+        bootstrap_servers=kafka_bootstrap,
+        partitions=3,
+        events_topic=f"raw.events.{name}",
+        dead_letter_topic=f"raw.dead_letter.{name}",
+    )
+    mqtt = MqttSettings(
+        url=mqtt_url, client_id=f"ingest-{name}", topic=f"{name}/{{device_id}}/telemetry", tick_secs=0.1
+    )
+    output = OutputSettings(topic=f"aggregates.{name}")
+    settings = Settings(kafka=kafka, mqtt=mqtt, output=output)
+    kafka_topics.ensure(settings)
+    yield settings
+    topics = [kafka.events_topic, kafka.dead_letter_topic, output.topic]
+    admin = kafka_client.admin(kafka)
+    for answer in admin.delete_topics(topics).values():
+        answer.result(DEADLINE_SECS)
+
+
+@pytest.fixture
+def running(settings: Settings) -> Iterator[Callable[[Callable[[], object]], None]]:
+    """Run ingest in this process while a function runs beside it; a failure of either is the test's."""
+    stopping.forget()
+
+    def run_while(beside: Callable[[], object]) -> None:
+        failures: list[BaseException] = []
+
+        def then_stop() -> None:
+            try:
+                beside()
+            except BaseException as error:
+                failures.append(error)
+            finally:
+                stopping.request()
+
+        thread = threading.Thread(target=then_stop)
+        thread.start()
+        topic = compile_topic(settings.mqtt.topic)
+        source = MqttSource(settings.mqtt, topic.filter)
+        sink = KafkaSink(settings.kafka, settings.mqtt.workers)
+        run_main(ingest.build(source, sink, settings), epoch_interval=EPOCH)
+        thread.join(DEADLINE_SECS)
+        if failures:
+            raise failures[0]
+
+    yield run_while
+    stopping.forget()
+
+
+def read_topic(settings: Settings, topic: str, done: Callable[[list[Message]], bool]) -> list[Message]:
+    """Records of ``topic`` from its beginning, until ``done`` says so."""
+    consumer = Consumer(
+        {"bootstrap.servers": settings.kafka.bootstrap_servers, "group.id": "test", "enable.auto.commit": False}
+    )
+    partitions = len(consumer.list_topics(topic, timeout=DEADLINE_SECS).topics[topic].partitions)
+    consumer.assign([TopicPartition(topic, p, 0) for p in range(partitions)])
+    found: list[Message] = []
+    deadline = time.monotonic() + DEADLINE_SECS
+    while not done(found):
+        assert time.monotonic() < deadline, f"{len(found)} records of {topic} and not done"
+        found += consumer.consume(1_000, 0.1)
+    consumer.close()
+    return found
+
+
+def headers(message: Message) -> dict[str, bytes]:
+    return dict(message.headers() or [])
+
+
+def is_tick(message: Message) -> bool:
+    return "tick" in headers(message)
+
+
+def topic_of(settings: Settings, device: str) -> str:
+    return settings.mqtt.topic.replace("{device_id}", device)
+
+
+def test_each_message_becomes_a_record_or_a_dead_letter(
+    settings: Settings, running: Callable[[Callable[[], object]], None]
+) -> None:
+    """Good payloads reach raw.events keyed by device, refused ones the dead letter with their bytes."""
+    now = time.time_ns() // 1_000_000
+    good = [
+        Sent(topic_of(settings, f"d{i % 5}"), json.dumps({"ts": now + i, "metrics": {"n": i}}).encode())
+        for i in range(500)
+    ]
+    broken = [Sent(topic_of(settings, "d0"), b"{broken %d" % i) for i in range(20)]
+
+    def beside() -> None:
+        events_of(settings, 0)  # a tick: ingest is subscribed
+        publish(settings.mqtt.url, good + broken)
+        events_of(settings, 500)
+        letters()
+
+    def letters() -> list[Message]:
+        return read_topic(settings, settings.kafka.dead_letter_topic, lambda found: len(found) >= 20)
+
+    def events_of(settings: Settings, count: int) -> list[Message]:
+        def done(found: list[Message]) -> bool:
+            return len([m for m in found if not is_tick(m)]) >= count and any(map(is_tick, found))
+
+        return read_topic(settings, settings.kafka.events_topic, done)
+
+    running(beside)
+    events = [m for m in events_of(settings, 500) if not is_tick(m)]
+    told = {(m.key().decode(), Telemetry.FromString(m.value()).metrics["n"]) for m in events}
+    assert told == {(f"d{i % 5}", i) for i in range(500)}
+    assert len(events) == 500
+    assert {headers(m)["ingest-node-id"].decode() for m in events} == set(settings.mqtt.workers)
+    found = letters()
+    assert [m.value() for m in found] == [sent.payload for sent in broken]
+    assert {headers(m)["reason"] for m in found} == {b"not_json"}
+
+
+def test_ticks_reach_every_partition_behind_the_messages_they_speak_of(
+    settings: Settings, running: Callable[[Callable[[], object]], None]
+) -> None:
+    """In each partition, what was ingested before a tick's time stands before it, and ticks go forward."""
+
+    def beside() -> None:
+        read_topic(settings, settings.kafka.events_topic, lambda found: any(map(is_tick, found)))
+        for n in range(10):
+            publish(settings.mqtt.url, [Sent(topic_of(settings, f"d{i}"), b'{"metrics": {"n": 1}}') for i in range(20)])
+            read_topic(settings, settings.kafka.events_topic, lambda found: len(ticks_after(found, n)) >= 3)  # noqa: B023
+
+    def ticks_after(found: list[Message], rounds: int) -> set[int]:
+        """Partitions with a tick behind the last of ``rounds`` rounds of messages."""
+        newest = max((m.timestamp()[1] for m in found if not is_tick(m)), default=0)
+        enough = len(found) - sum(map(is_tick, found)) >= 20 * (rounds + 1)
+        return {m.partition() for m in found if is_tick(m) and m.timestamp()[1] > newest} if enough else set()
+
+    running(beside)
+    found = read_topic(settings, settings.kafka.events_topic, lambda found: len(ticks_after(found, 9)) == 3)
+    for partition in range(3):
+        ticked = 0
+        for message in (m for m in found if m.partition() == partition):
+            time_ms = message.timestamp()[1]
+            if is_tick(message):
+                assert message.key() is None
+                assert Telemetry.FromString(message.value()).ts == time_ms
+                assert time_ms > ticked
+                ticked = time_ms
+            else:
+                assert time_ms >= ticked
+        assert ticked
