@@ -128,7 +128,7 @@ def _combine_moments(a: Partial, b: Partial) -> tuple[float, float]:
     delta = b["mean"] - a["mean"]
     mean = a["mean"] + delta * share if math.isfinite(delta) else a["mean"] * (1.0 - share) + b["mean"] * share
     mean = min(max(mean, min(a["min"], b["min"])), max(a["max"], b["max"])) + 0.0
-    return mean, a["m2"] + b["m2"] + delta * delta * share * a["count"]
+    return mean, a["m2"] + b["m2"] + (delta * share) * (delta * a["count"])
 
 
 def _reduce_ends(groups: Groups) -> tuple[Floats, Floats, Ints, Ints]:

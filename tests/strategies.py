@@ -1,0 +1,138 @@
+"""Logs that make the hazards of a log likely.
+
+A log is made from bytes, six a record, read as choices from small pools: most of what goes wrong in a log of devices
+goes wrong at equal times, at edges of windows and at the limits of the settings, and the pools hold those. Bytes are
+drawn in one go, which makes thousands of examples cheap, and they shrink towards few records of one honest device.
+
+``tests/dataflows/windowing/test_strategies.py`` shows that each hazard does occur.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.oracles import Bad, Message, Record, Rules, Tick
+
+WORKERS = ("ingest-0", "ingest-1")
+DEVICES = ("boiler", "a", "B", "é💡")
+METRICS = ("t", "humidity", "temperature_celsius")  # the last is too long for Polars to keep inline
+VALUES = (1.0, 0.0, -0.0, 1.5, 0.0, 0.1, -2.25, 101_325.01, 1e-300, 1.7e308, -1.7e308, 5e-324, 3.0, 1.0, 7.0, 0.3)
+BASES = (1_763_700_000_000, 0, -7_200_000, 59_999, -1, 253_402_300_799_999, 1_763_712_345_678, 30_000)
+BYTES_A_RECORD = 6
+
+
+@dataclass(frozen=True)
+class Log:
+    """Records of one partition, in order, in [start, end)."""
+
+    records: tuple[Record, ...]
+    start: int
+    end: int
+
+    def between(self, low: int, high: int) -> "Log":
+        return Log(tuple(r for r in self.records if low <= r.offset < high), low, high)
+
+
+def rules(**fixed: Any) -> st.SearchStrategy[Rules]:
+    """Settings at and around the values that matter, zero included; ``fixed`` ones are as given."""
+    pools: dict[str, Sequence[Any]] = {
+        "length": (60_000, 60_000, 300_000, 10_000),
+        "lateness": (10_000, 0, 2_500),
+        "skew": (60_000, 0, 5_000),
+        "quiet": (10_000, 0, 1_000),
+        "patience": (300_000, 5_000, 30_000),
+        "age": (3_600_000, 100_000, 900_000),
+        "workers": ((), WORKERS[:1], WORKERS),
+    }
+    return st.builds(Rules, **{k: st.just(fixed[k]) if k in fixed else st.sampled_from(v) for k, v in pools.items()})
+
+
+def logs(limits: Rules, records_max: int = 40) -> st.SearchStrategy[Log]:
+    """Logs whose times are near the edges of ``limits``."""
+    return choices(records_max).map(lambda drawn: log_of(drawn, limits))
+
+
+def choices(records_max: int) -> st.SearchStrategy[bytes]:
+    """Bytes for up to so many records. The length is drawn first: left to itself, ``binary`` draws about one record."""
+    sizes = st.integers(0, records_max).map(lambda records: records * BYTES_A_RECORD + 1)
+    return sizes.flatmap(lambda size: st.binary(min_size=size, max_size=size))
+
+
+def records_of(drawn: bytes, limits: Rules, now: int, offset: int, past: Sequence[Record] = ()) -> list[Record]:
+    """Records appended from ``offset`` on and about the time ``now``; some repeat one of ``past``."""
+    made: list[Record] = []
+    for i in range(0, len(drawn) - BYTES_A_RECORD + 1, BYTES_A_RECORD):
+        kind, who, append, event, value, place = drawn[i : i + BYTES_A_RECORD]
+        now += _pick(_strides(limits), append)
+        offset += 1 if place < 224 else place - 220  # a gap: transaction markers, compaction
+        repeatable = [r for r in (*past, *made) if isinstance(r, Message)]
+        if kind < 160 or (kind < 200 and not repeatable):
+            made.append(_message(limits, offset, now, who, event, value))
+        elif kind < 200:
+            again = repeatable[-1 - value % len(repeatable)]._replace(offset=offset, append=now)
+            made.append(again if who < 192 else _negated(again))
+        elif kind < 244:
+            worker = (*WORKERS, *WORKERS, "stranger")[who % 5]
+            made.append(Tick(offset, now, worker, now + _pick(_leads(limits, now), event)))
+        else:
+            made.append(Bad(offset, now))
+    return made
+
+
+def log_of(drawn: bytes, limits: Rules) -> Log:
+    """The log that these bytes stand for."""
+    first = drawn[0] if drawn else 0
+    start = first >> 3
+    records = records_of(drawn[1:], limits, BASES[first & 7], start - 1)
+    end = records[-1].offset + 1 if records else start
+    return Log(tuple(records), start, end + (first >> 6))
+
+
+def _message(limits: Rules, offset: int, now: int, who: int, event: int, value: int) -> Message:
+    time = now + _pick(_leads(limits, now), event)
+    grid = (1, 1, 1_000, 10_000)[event >> 6]  # a coarse clock gives several readings one time
+    chosen = [m for i, m in enumerate(METRICS) if (1 + who // 4) % 8 >> i & 1] or list(METRICS[:1])
+    values = [_pick(VALUES, value + 3 * i) for i in range(len(chosen))]
+    return Message(offset, now, time // grid * grid, DEVICES[who % 4], tuple(zip(chosen, values, strict=True)))
+
+
+def _negated(message: Message) -> Message:
+    """The other value of one time, and of a zero the other zero."""
+    return message._replace(readings=tuple((metric, -value) for metric, value in message.readings))
+
+
+def _strides(limits: Rules) -> Sequence[int]:
+    """By how much a record's append time differs from the one before."""
+    small = (0, 1, 500, 1_000, 3_000, 10_000, 20_000, limits.length)
+    edges = [limits.quiet + d for d in (-1, 0, 1)] + [limits.patience + d for d in (-1, 0, 1)]
+    return (*small, *small, *edges, -3_000, -limits.quiet, 7 * limits.length)
+
+
+def _leads(limits: Rules, now: int) -> Sequence[int]:
+    """By how much a device's clock, or a tick, is ahead of the append time."""
+    edge = now // limits.length * limits.length - now  # this takes one to the start of the window
+    boundary = edge + limits.lateness
+    honest = (0, -1, -500, -2_000, 0, -limits.lateness, -limits.lateness - 1)
+    edges = (edge, edge - 1, boundary, boundary - 1, edge - limits.length, edge + limits.length)
+    behind = (-limits.length, -limits.length - limits.lateness, -3 * limits.length, -240_000)
+    wrong = (limits.skew, limits.skew + 1, limits.skew // 2, 1_000, -limits.age, -limits.age - 1, -(10**13), 10**13)
+    return (*honest, *edges, *honest, *behind, *wrong)
+
+
+def _pick(pool: Sequence[Any], choice: int) -> Any:
+    return pool[choice % len(pool)]
+
+
+def cuts(log: Log, cuts_max: int = 12) -> st.SearchStrategy[list[int]]:
+    """Where a log is cut into slices: one-row and empty slices among them, and cuts in gaps."""
+    return st.lists(st.integers(log.start, log.end), max_size=cuts_max).map(sorted)
+
+
+@st.composite
+def cases(draw: st.DrawFn, /, records_max: int = 40, **fixed: Any) -> tuple[Rules, Log, list[int]]:
+    """Rules, a log near their edges, and a cutting of it."""
+    limits = draw(rules(**fixed))
+    log = draw(logs(limits, records_max))
+    return limits, log, draw(cuts(log))
