@@ -1,0 +1,1 @@
+"""Tests of dataflows.decoding: what bytes mean, on both sides of the log."""
