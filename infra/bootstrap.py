@@ -89,9 +89,11 @@ def environment() -> dict[str, str]:
     """The environment of pip and uv: one set of mirrors, proxy and certificates for both, the person's own."""
     env, settings = dict(os.environ), pip_settings()
     for name, variable in PIP_TO_UV.items():
-        value = ("," if name == "find-links" else " ").join(settings[name].split())
-        if value and not env.get(variable):
-            env[variable] = value
+        values = settings[name].split()
+        if name == "find-links":  # a folder that is missing is a warning to pip and an error to uv
+            values = [value for value in values if "://" in value or os.path.isdir(value)]
+        if values and not env.get(variable):
+            env[variable] = ("," if name == "find-links" else " ").join(values)
     bundles = (env.get("SSL_CERT_FILE"), settings["cert"], env.get("REQUESTS_CA_BUNDLE"), env.get("CURL_CA_BUNDLE"))
     bundle = next((path for path in (*bundles, *CA_BUNDLES) if path and os.path.isfile(path)), None)
     if bundle:
@@ -99,7 +101,7 @@ def environment() -> dict[str, str]:
         env.setdefault("PIP_CERT", bundle)
     # Settings of pip that would refuse or redirect what is asked of it here.
     env.update(PIP_USER="0", PIP_REQUIRE_VIRTUALENV="0", PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_INPUT="1")
-    env.update(PIP_ROOT_USER_ACTION="ignore")
+    env["PIP_ROOT_USER_ACTION"] = "ignore"
     for variable, home, ours in (
         ("UV_CACHE_DIR", env.get("XDG_CACHE_HOME") or "~/.cache", "uv-cache"),
         ("UV_PYTHON_INSTALL_DIR", env.get("XDG_DATA_HOME") or "~/.local/share", "python"),
@@ -111,10 +113,8 @@ def environment() -> dict[str, str]:
 
 def writable(folder: Path) -> bool:
     """Whether a folder is there, or can be made, to write in; below a service account's home often not."""
-    if not folder.is_absolute():
-        return False
-    nearest = next(place for place in (folder, *folder.parents) if place.exists())
-    return os.access(nearest, os.W_OK | os.X_OK)
+    nearest = next((place for place in (folder, *folder.parents) if place.exists()), folder)
+    return folder.is_absolute() and os.access(nearest, os.W_OK | os.X_OK)
 
 
 def find_uv(env: dict[str, str]) -> str:
@@ -182,8 +182,7 @@ def fetch_from_apt(scratch: Path) -> Path:
         apt = ["apt-get", "-q", "-o", f"Dir::State::lists={work}/lists", "-o", f"Dir::Cache={work}/cache"]
         apt += ["-o", "APT::Sandbox::User=root", "-o", "Acquire::Languages=none"]
         run([*apt, "update"], cwd=work)
-        for package in ("python3-pip-whl", "ca-certificates"):
-            run([*apt, "download", package], cwd=work)
+        run([*apt, "download", "python3-pip-whl", "ca-certificates"], cwd=work)
         for deb in work.glob("*.deb"):
             run(["dpkg-deb", "-x", str(deb), str(system)])
     return system
@@ -268,7 +267,7 @@ def sync(group: str) -> None:
 def only_one() -> Iterator[None]:
     """Hold the repository's install lock; the kernel lets go of it when a process dies."""
     STATE.mkdir(exist_ok=True)
-    with open(STATE / "bootstrap.lock", "w", encoding="utf-8") as file:
+    with open(STATE / "bootstrap.lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -82,6 +82,14 @@ def test_what_is_set_for_uv_itself_stays(monkeypatch: pytest.MonkeyPatch) -> Non
     assert bootstrap.environment()["UV_DEFAULT_INDEX"] == "http://uv.invalid/simple"
 
 
+def test_a_folder_of_wheels_counts_where_it_is(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing one is a warning to pip and would be an error to uv."""
+    monkeypatch.setenv("PIP_FIND_LINKS", f"{bare} /nonexistent http://links.invalid/")
+    assert bootstrap.environment()["UV_FIND_LINKS"] == f"{bare},http://links.invalid/"
+    monkeypatch.setenv("PIP_FIND_LINKS", "/nonexistent")
+    assert "UV_FIND_LINKS" not in bootstrap.environment()
+
+
 @pytest.mark.usefixtures("bare")
 def test_a_home_that_cannot_be_written_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """A service account's home does not exist; uv then keeps its cache and Pythons beside the repository."""
