@@ -20,7 +20,7 @@ from schemas.telemetry_pb2 import Telemetry
 Ints = npt.NDArray[np.integer[Any]]
 Flags = npt.NDArray[np.bool_]
 
-COLUMNAR_BYTES_MAX: Final = 8_192
+COLUMNAR_BYTES_MAX: Final = 4_096
 """Records above it are judged one by one. ptars 0.0.25 recurses without a limit into nested groups, a byte a level:
 40 KB of b"+" end the process where a thread has 2 MB of stack. Lift it when ptars has a limit (prost's is 100)."""
 
