@@ -13,7 +13,7 @@ from schemas.errors import OperatorError
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="./justw migrate", description=__doc__)
     add_settings_option(parser)
-    conninfo = chosen_settings(parser.parse_args(arguments)).database.conninfo
+    conninfo = chosen_settings(parser.parse_args(arguments), "DATABASE_URL").database.conninfo
     applied = migrate(conninfo)
     for one in applied:
         print(f"applied {one.name}")
