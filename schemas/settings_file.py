@@ -186,7 +186,7 @@ def _words(kind: Any, error: msgspec.ValidationError) -> str:
     words = str(error).partition(" - at")[0]
     if get_origin(kind) is Literal:
         return f"give one of {', '.join(map(str, get_args(kind)))}"
-    if words.startswith("Expected `str`, got"):
+    if words.startswith(("Expected `str`, got", "Expected `str | null`, got")):
         return "expected text; put the value in quotes"
     words = words.replace("`bool | int | float | str`", "a single value")
     words = re.sub("`([a-z]+)`", lambda name: _TYPES.get(name[1], name[1]), words)

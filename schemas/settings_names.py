@@ -40,7 +40,7 @@ def unknown(path: tuple[str, ...], value: Any) -> str:
         return f"no such setting; did you mean {near[0]}?"
     elsewhere = {".".join(other): other for other in setting_paths()}
     same = [dotted for dotted, other in elsewhere.items() if other[-1] == path[-1]]
-    if near := same or get_close_matches(".".join(path), elsewhere, n=1):
+    if near := same or get_close_matches(".".join(path), elsewhere, n=1, cutoff=0.75):
         return f"no such setting; did you mean {near[0]}?"
     return f"no such setting; there are {', '.join(siblings)}"
 
@@ -53,7 +53,7 @@ def _other_unit(name: str, right: str, value: Any) -> str | None:
     words = f"no such setting; the unit is in the name: {right}"
     if unit is None or _UNITS[unit][0] != _UNITS[right_unit][0] or type(value) not in (int, float):
         return words
-    return f"{words}, here {right}: {value * _UNITS[unit][1] / _UNITS[right_unit][1]:g}"
+    return f"{words}, here {right}: {value * _UNITS[unit][1] / _UNITS[right_unit][1]:.12g}"
 
 
 def _parts(name: str) -> tuple[str, str | None, str]:
