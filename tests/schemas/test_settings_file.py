@@ -1,7 +1,6 @@
 """Settings files: what is read, and what an operator who got one wrong is told."""
 
 import contextlib
-import re
 import subprocess
 import sys
 from collections.abc import Mapping
