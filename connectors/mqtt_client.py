@@ -40,6 +40,7 @@ class MqttClient:
         self._inbox = Inbox(worker, receive_max=settings.receive_max, size_bytes_max=INBOX_BYTES_MAX)
         self._lock = threading.Lock()
         self._started = threading.Event()
+        self._subscribed = False
         self._failure: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
@@ -145,9 +146,13 @@ class MqttClient:
         connection = self._connection = Connection(self._settings, self._worker, self._address, self)
         try:
             await connection.open(self._context)
-            if not self._started.is_set() or not self._session_present:
+            if self._session_present:
+                # rumqttd holds the SUBACK back while its window is full of what waited: let it be taken meanwhile.
+                self._started.set()
+            if not self._subscribed or not self._session_present:
                 # At the start of a process also into a session that is present: the filter may be a new one.
                 await connection.subscribe(self._topic_filter)
+                self._subscribed = True
             log.info("MQTT broker at %s: %s receives %s", self._address, self._worker, self._topic_filter)
             self._started.set()
             asking = asyncio.ensure_future(self._ask_for_ticks(connection))
