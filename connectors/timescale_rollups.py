@@ -6,7 +6,7 @@ over it.
 """
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from typing import Final
@@ -19,12 +19,13 @@ from connectors.checkpoint import Publisher
 from connectors.timescale_connection import Connection
 from connectors.timescale_rows import Key, RollupRows, Row, check_table, sql_columns
 from schemas import aggregates
-from schemas.aggregates import Partial
+from schemas.aggregates import ROLLUPS, Partial
 from schemas.errors import OperatorError
 from schemas.log import Outcome, Refused
 from schemas.progress import Claim, Counts
 from schemas.record import Record
 from schemas.rollup_pb2 import Rollup
+from schemas.rollup_records import encode
 
 DAY_MS: Final = 86_400_000
 CLOSED: Final = "closed"
@@ -88,12 +89,12 @@ class RollupWriter:
         rollups = pl.concat([item.rollups for item in items])
         late = self._new_late(transaction, pl.concat([item.late for item in items]))
         rows = self._insert(transaction, rollups)
-        revised = self._rows.revise(transaction, _by_row(late), late=True).rows
+        revised = self._rows.revise(transaction, _by_row(late), late=True)
         self._count_days(transaction, rollups, late)
         self._publish(
             chain(
                 self._told(rows, [end for item in items for end in item.closed]),
-                map(self._record, revised),
+                self._records(_frame(revised.rows)),
                 (self._dead_letter(self._claim, refused) for item in items for refused in item.refused),
             )
         )
@@ -102,14 +103,14 @@ class RollupWriter:
     def flush(self) -> None:
         self._publisher.flush()
 
-    def _insert(self, transaction: Connection, rollups: pl.DataFrame) -> Iterable[Row]:
+    def _insert(self, transaction: Connection, rollups: pl.DataFrame) -> pl.DataFrame:
         """Write rollups; answers with the rows as they stand, ascending by bucket."""
         if self._rows.insert(transaction, rollups):
-            return ({**row, "revision": 0} for row in rollups.iter_rows(named=True))
+            return rollups.with_columns(pl.lit(0).alias("revision"))
         partials = {Key(row["device_id"], row["metric"], row["bucket"]): [row] for row in rollups.iter_rows(named=True)}
         rows, met = self._rows.revise(transaction, partials, late=False)
         transaction.execute(_COMBINED, [*self._key, met])
-        return sorted(rows, key=lambda row: row["bucket"])
+        return _frame(rows).sort("bucket", maintain_order=True)
 
     def _new_late(self, transaction: Connection, late: pl.DataFrame) -> pl.DataFrame:
         """Keep late readings, each identity once, the first in the log; answers with those that were new."""
@@ -146,18 +147,18 @@ class RollupWriter:
         while some := list(islice(records, RECORDS_AT_ONCE)):
             self._publisher.send_all(some)
 
-    def _told(self, rows: Iterable[Row], ends: Sequence[int]) -> Iterator[Record]:
+    def _told(self, rows: pl.DataFrame, ends: Sequence[int]) -> Iterator[Record]:
         """Rollups, ascending by bucket, and each window's end after the last of its own."""
         left = deque(ends)
-        for row in rows:
-            while left and left[0] <= row["bucket"]:
+        for bucket, record in zip(rows["bucket"].to_list(), self._records(rows), strict=True):
+            while left and left[0] <= bucket:
                 yield self._closed(left.popleft())
-            yield self._record(row)
+            yield record
         yield from map(self._closed, left)
 
-    def _record(self, row: Row) -> Record:
-        value = Rollup(length_ms=self._length_ms, **row).SerializeToString()
-        return Record(self._topic, value, row["device_id"].encode(), partition=self._claim.partition)
+    def _records(self, rows: pl.DataFrame) -> Iterator[Record]:
+        for device_id, value in zip(rows["device_id"].to_list(), encode(rows, self._length_ms), strict=True):
+            yield Record(self._topic, value, device_id.encode(), partition=self._claim.partition)
 
     def _closed(self, end: int) -> Record:
         value = Rollup(bucket=end - self._length_ms, length_ms=self._length_ms).SerializeToString()
@@ -178,6 +179,10 @@ def check_tables(conninfo: str, table: str) -> None:
             if connection.execute("select to_regclass(%s)", [name]).fetchone() == (None,):
                 raise OperatorError(f"Table {name} is missing: run ./justw migrate.")
         check_table(connection, table)
+
+
+def _frame(rows: Sequence[Row]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=ROLLUPS | {"revision": pl.Int64()}, orient="row")
 
 
 def _by_row(late: pl.DataFrame) -> dict[Key, list[Partial]]:

@@ -97,7 +97,8 @@ class RollupRows:
         try:
             with transaction.transaction(), transaction.cursor() as cursor, cursor.copy(self._copy) as copy:
                 copy.set_types([_SENT_AS.get(column.sql, column.sql) for column in _TABLE])
-                for row in _as_sent(rollups).iter_rows():
+                sent = _as_sent(rollups)
+                for row in zip(*(sent[column.name].to_list() for column in _TABLE), strict=True):
                     copy.write_row(row)
         except psycopg.errors.UniqueViolation:
             return False
