@@ -15,7 +15,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 from bytewax.outputs import Sink
 
-from connectors import kafka_topics
+from connectors import epochs, kafka_topics
 from connectors.kafka_sink import KafkaSink
 from connectors.mqtt import MqttSource
 from connectors.stopping import one_message
@@ -34,6 +34,7 @@ Written = tuple[str, Sequence[Record]]
 def flow(settings_path: str) -> Dataflow:
     """The dataflow of ``settings_path``. A wrong setting or a missing topic ends the process with one message."""
     settings = load_settings(settings_path)
+    epochs.last(settings.flow.epoch_interval_ms)
     kafka_topics.check(settings, settings.kafka.events_topic, settings.kafka.dead_letter_topic)
     topic = compile_topic(settings.mqtt.topic, settings.mqtt.device_id_template)
     source = MqttSource(settings.mqtt, topic.filter)

@@ -17,7 +17,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 from bytewax.outputs import Sink
 
-from connectors import kafka_topics
+from connectors import epochs, kafka_topics
 from connectors.kafka import KafkaLog
 from connectors.kafka_sink import Publisher
 from connectors.resuming import ResumingSource
@@ -44,6 +44,7 @@ def flow(settings_path: str, share: str = "0/1") -> Dataflow:
     A wrong setting, a missing topic or table ends the process with one message.
     """
     settings = load_settings(settings_path)
+    epochs.last(settings.flow.epoch_interval_ms)
     kafka, output = settings.kafka, settings.output
     kafka_topics.check(settings, kafka.events_topic, kafka.dead_letter_topic, output.topic)
     check_tables(settings.database.conninfo, output.table)

@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from threading import Event
 from typing import Final
 
@@ -104,7 +103,7 @@ def _stop_then_die(stop: Event) -> Callable[[int, object], None]:
 
 
 def _report_json(tally: Tally) -> None:
-    print(msgspec.json.encode(asdict(tally)).decode(), flush=True)
+    print(msgspec.json.encode(tally).decode(), flush=True)
 
 
 class _Line:

@@ -1,0 +1,247 @@
+"""The figures as text, for a terminal of any size: what does not fit is left out by its worth, never cut in the middle.
+
+Pure: figures in, something for rich to print out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from infra.demo.figures import Figures, Place
+
+LABEL_CHARS: Final = 11
+DIM, GOOD, BAD, HEAD, KEY = "bright_black", "green", "bold red", "bold cyan", "bold"
+
+
+@dataclass(frozen=True, slots=True)
+class Banner:
+    """What does not change while a demo runs: its servers (name and version, address), and what to type next."""
+
+    servers: Sequence[tuple[str, str]]
+    commands: Sequence[str]
+    table: str  # of the rollups
+    lateness_ms: int
+
+
+def frame(figures: Figures, banner: Banner, console: Console, width: int, height: int) -> Group:
+    """At most ``height`` lines of ``width``. More height shows more: first rollups, then what the servers are."""
+    blocks: dict[str, RenderableType] = {
+        "title": title(figures, width),
+        "servers": servers(banner),
+        "gap": Text(),
+        "stream": stream(figures, banner),
+        "gap 2": Text(),
+        "ledger": ledger(figures),
+        "gap 3": Text(),
+        "commands": commands(banner),
+    }
+    size = {name: _lines(block, console, width) for name, block in blocks.items()}
+    for name in ("servers", "gap 3", "gap", "gap 2", "commands"):
+        if sum(size.values()) + 2 > height:
+            size[name] = 0
+    shown = {name: block for name, block in blocks.items() if size[name]}
+    room = height - sum(size.values())
+    parts = list(shown.items())
+    at = next((i for i, (name, _) in enumerate(parts) if name in ("gap 3", "commands")), len(parts))
+    if room >= 3:
+        parts[at:at] = [("gap 4", Text()), ("newest", newest(figures, room - 1, width))]
+    elif room == 2:
+        parts[at:at] = [("newest", newest(figures, room, width))]
+    return Group(*(block for _, block in parts))
+
+
+def _lines(block: RenderableType, console: Console, width: int) -> int:
+    return len(console.render_lines(block, console.options.update(width=width), pad=False))
+
+
+def title(figures: Figures, width: int) -> RenderableType:
+    minutes, secs = divmod(int(figures.secs), 60)
+    left = Text.assemble(("ionwax demo", HEAD), f"  {minutes}:{secs:02}")
+    if figures.first_rollups_secs is None:
+        left.append("  no minute has closed yet", DIM)
+    else:
+        left.append(f"  first rollups after {figures.first_rollups_secs:.1f} s", DIM)
+    if figures.trouble:
+        left.append(f"  {figures.trouble}", BAD)
+    right = Text("Ctrl-C stops it all", DIM)
+    gap = width - left.cell_len - right.cell_len
+    line = Text.assemble(left, " " * gap, right) if gap > 1 else left
+    line.no_wrap, line.overflow = True, "ellipsis"
+    return line
+
+
+def servers(banner: Banner) -> RenderableType:
+    grid = _grid()
+    grid.add_column()
+    for name, where in banner.servers:
+        grid.add_row("", Text.assemble(f"{name:<24}", (where, DIM)))
+    return grid
+
+
+def stream(figures: Figures, banner: Banner) -> RenderableType:
+    """From the devices to the table, in the order in which a reading travels."""
+    grid = _grid()
+    grid.add_column(ratio=1)
+    if figures.fleet is not None:
+        grid.add_row("devices", _fleet(figures.fleet))
+    grid.add_row("log", _log(figures))
+    grid.add_row("", partitions(figures.places, banner.lateness_ms))
+    grid.add_row("table", _table(figures, banner))
+    grid.add_row("rejected", _rejected(figures.refused))
+    return grid
+
+
+def _fleet(told: Mapping[str, object]) -> Text:
+    text = _numbers([(told["sent"], "sent"), (told["acked"], "acknowledged")])
+    for name in ("refused", "resent", "reconnects"):
+        if told[name]:
+            text.append(f"  {told[name]:,} {name}", BAD)
+    behind_ms = told["behind_ms"]
+    if isinstance(behind_ms, int) and behind_ms > 5_000:
+        text.append(f"  {behind_ms // 1_000} s behind", BAD)
+    return text
+
+
+def _log(figures: Figures) -> Text:
+    counts = figures.counts
+    text = _numbers([(counts.readings, "readings in"), (counts.messages, "messages")])
+    text.append(f"  {figures.messages_per_sec:,.0f}/s", DIM)
+    return text
+
+
+def partitions(places: Mapping[int, Place], lateness_ms: int) -> RenderableType:
+    """Position, end and watermark by partition, side by side; of many partitions, the extremes."""
+    grid = Table.grid(padding=(0, 2))
+    if len(places) > 5:
+        places = dict(sorted(places.items(), key=lambda item: item[1].end - item[1].position)[-5:])
+    grid.add_column(style=DIM)
+    for _ in places:
+        grid.add_column(justify="right")
+    grid.add_row("partition", *(Text(str(partition), DIM) for partition in sorted(places)))
+    in_order = [places[partition] for partition in sorted(places)]
+    grid.add_row("position", *(f"{place.position:,}" for place in in_order))
+    grid.add_row("log end", *(f"{place.end:,}" for place in in_order))
+    grid.add_row("watermark", *(_clock(place.closed_ms, lateness_ms) for place in in_order))
+    return grid
+
+
+def _table(figures: Figures, banner: Banner) -> Text:
+    text = _numbers([(figures.rows, f"rows in {banner.table},"), (figures.windows, "minutes")])
+    if figures.revised:
+        text.append(f"  {figures.revised:,} revised by late readings", DIM)
+    return text
+
+
+def _rejected(refused: Mapping[str, int]) -> Text:
+    text = _numbers([(sum(refused.values()), "")])
+    for reason, count in refused.items():
+        text.append(f"  {reason.replace(' ', chr(0xA0))}\N{NO-BREAK SPACE}{count:,}", DIM)
+    return text
+
+
+def ledger(figures: Figures) -> RenderableType:
+    """The three equations of the ledger, each with a tick or with what it does not explain."""
+    counts = figures.counts
+    moved = _moved(figures)
+    grid = _grid()
+    grid.add_column(width=1)
+    grid.add_column(justify="right")
+    grid.add_column()
+    grid.add_column(ratio=1)
+    readings = ("counted", "late", "duplicates", "late_duplicates", "open")
+    offsets = ("messages", "ticks", "refused", "gaps")
+    for label, total, noun, wrong, words in (
+        ("ledger", counts.readings, "readings", counts.unexplained, [(getattr(counts, it), it) for it in readings]),
+        ("", moved, "offsets", moved - counts.offsets, [(getattr(counts, it), it) for it in offsets]),
+        ("", counts.counted + counts.late + figures.days_differ, "in rows", figures.days_differ, None),
+    ):
+        mark = Text("✗", BAD) if wrong else Text("✓", GOOD)
+        equation = _sum(words) if words else Text("= counted + late, by day", DIM)
+        if wrong:
+            equation.append(f"  {wrong:+,} unexplained", BAD)
+        grid.add_row(label, mark, Text(f"{total:,}", KEY), noun, equation)
+    return grid
+
+
+def unexplained(figures: Figures) -> bool:
+    """Whether one of the equations does not hold."""
+    counts = figures.counts
+    return bool(counts.unexplained or figures.days_differ or counts.offsets != _moved(figures))
+
+
+def _moved(figures: Figures) -> int:
+    return sum(place.position - place.start for place in figures.places.values())
+
+
+def _sum(words: Sequence[tuple[int, str]]) -> Text:
+    text = Text()
+    for i, (count, name) in enumerate(words):
+        text.append("+ " if i else "= ", DIM)
+        text.append(f"{count:,}")
+        text.append(f"\N{NO-BREAK SPACE}{name.replace('_', chr(0xA0))} ", DIM)
+    return text
+
+
+def newest(figures: Figures, lines_max: int, width: int) -> RenderableType:
+    """A few rows of the newest minute that has closed everywhere."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, max_width=max(12, width - 56), overflow="ellipsis")
+    grid.add_column(no_wrap=True, max_width=12, overflow="ellipsis")
+    for _ in range(5):
+        grid.add_column(justify="right")
+    when = f"minute {_clock(figures.newest[0].bucket_ms)[:5]} UTC" if figures.newest else "newest minute"
+    grid.add_row(Text(when, HEAD), *(Text(name, DIM) for name in ("", "count", "mean", "min", "max", "revision")))
+    for row in figures.newest[: max(0, lines_max - 1)]:
+        values = (f"{value:,.2f}" for value in (row.mean, row.min, row.max))
+        grid.add_row(row.device_id, Text(row.metric, DIM), f"{row.count:,}", *values, str(row.revision or ""))
+    return grid
+
+
+def commands(banner: Banner) -> RenderableType:
+    return Group(
+        *(Text.assemble(("$ ", DIM), command, no_wrap=True, overflow="ellipsis") for command in banner.commands)
+    )
+
+
+def _grid() -> Table:
+    grid = Table.grid(padding=(0, 1), expand=True)
+    grid.add_column(width=LABEL_CHARS, style=HEAD)
+    return grid
+
+
+def _numbers(pairs: Sequence[tuple[object, str]]) -> Text:
+    text = Text()
+    for i, (number, name) in enumerate(pairs):
+        text.append(" " if i else "")
+        text.append(f"{number:,}", KEY)
+        text.append(f" {name}" if name else "")
+    return text
+
+
+def _clock(ms: int | None, plus_ms: int = 0) -> str:
+    return "–" if ms is None else f"{datetime.fromtimestamp((ms + plus_ms) / 1_000, UTC):%H:%M:%S}"
+
+
+def line(figures: Figures, banner: Banner) -> str:
+    """The figures in one line, for a file or a pipe."""
+    counts, places = figures.counts, figures.places.values()
+    behind = sum(place.end - place.position for place in places)
+    closed = [place.closed_ms for place in places]
+    watermark = None if None in closed or not closed else min(ms for ms in closed if ms is not None)
+    return (
+        f"{figures.secs:6.0f} s  {counts.messages:>9,} messages  {behind:>5,} to go"
+        f"  watermark {_clock(watermark, banner.lateness_ms):<8}  {figures.rows:>7,} rows"
+        f"  {counts.late:>5,} late  {counts.duplicates:>5,} duplicates  {sum(figures.refused.values()):>5,} rejected"
+        f"  ledger {'does NOT balance' if unexplained(figures) else 'balances'}"
+        + (f"  {figures.trouble}" if figures.trouble else "")
+    )
+
+
+def summary(figures: Figures, banner: Banner) -> RenderableType:
+    """What remains to be said when all has stopped."""
+    return Group(stream(figures, banner), ledger(figures))
