@@ -49,6 +49,24 @@ class Groups:
         """Index of each run's last reading."""
         return self.starts + self.counts - 1
 
+    @cached_property
+    def lowest(self) -> Floats:
+        """The least value of each run."""
+        return self._extreme(np.minimum)
+
+    @cached_property
+    def highest(self) -> Floats:
+        """The greatest value of each run."""
+        return self._extreme(np.maximum)
+
+    @cached_property
+    def _ordinals(self) -> Ints:
+        return _ordered(self.values)
+
+    def _extreme(self, pick: np.ufunc) -> Floats:
+        best: Ints = pick.reduceat(self._ordinals, self.starts)
+        return _ordered(best.view(np.float64)).view(np.float64)
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -82,11 +100,6 @@ def _ordered(values: Floats) -> Ints:
     return bits ^ ((bits >> 63) & np.int64(0x7FFF_FFFF_FFFF_FFFF))
 
 
-def _extreme(pick: np.ufunc, groups: Groups) -> Floats:
-    best: Ints = pick.reduceat(_ordered(groups.values), groups.starts)
-    return _ordered(best.view(np.float64)).view(np.float64)
-
-
 def _total_order(value: float) -> tuple[float, float]:
     return value, math.copysign(1.0, value)
 
@@ -110,8 +123,7 @@ def _reduce_moments(groups: Groups) -> tuple[Floats, Floats]:
         residue = np.where(np.isfinite(residue), residue, 0.0)
         m2 = np.maximum(m2 - residue * residue * counts, 0.0)
         m2 = np.where(np.isnan(m2), np.inf, m2)
-        lowest, highest = _extreme(np.minimum, groups), _extreme(np.maximum, groups)
-        mean = np.clip(mean + residue, lowest, highest) + 0.0  # + 0.0: one zero, not two
+        mean = np.clip(mean + residue, groups.lowest, groups.highest) + 0.0  # + 0.0: one zero, not two
     return mean, m2
 
 
@@ -173,14 +185,14 @@ AGGREGATES: Final[Sequence[Aggregate]] = (
     Aggregate(
         name="min",
         columns=(_double("min"),),
-        reduce=lambda groups: (_extreme(np.minimum, groups),),
+        reduce=lambda groups: (groups.lowest,),
         one=lambda _event_time, value: (value,),
         combine=lambda a, b: (min(a["min"], b["min"], key=_total_order),),
     ),
     Aggregate(
         name="max",
         columns=(_double("max"),),
-        reduce=lambda groups: (_extreme(np.maximum, groups),),
+        reduce=lambda groups: (groups.highest,),
         one=lambda _event_time, value: (value,),
         combine=lambda a, b: (max(a["max"], b["max"], key=_total_order),),
     ),

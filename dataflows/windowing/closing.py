@@ -15,32 +15,16 @@ Guarantee: the answer at a record depends on the records up to it and on the set
 batches. The state is one number a window and one a boundary, both a fold over the rows of open windows.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from dataflows.windowing.spans import Spans
+from dataflows.windowing.columns import Ints
+from dataflows.windowing.records import Records
+from dataflows.windowing.spans import LONG_AGO, NEVER, Spans
 
-Ints = npt.NDArray[np.int64]
-
-NEVER: Final = 1 << 62  # later than every time
-LONG_AGO: Final = -(1 << 62)  # earlier than every time
-
-
-@dataclass(frozen=True, slots=True)
-class Records:
-    """A stretch of the log, one entry a record, in its order; parallel arrays.
-
-    Records without an accepted reading (ticks, refusals) have ``window`` and ``time`` at ``LONG_AGO``.
-    """
-
-    append: Ints
-    window: Ints  # start of the window its readings belong to
-    time: Ints  # min(event time, append time)
-    level: Ints  # how far the ticks reach, this record's included; LONG_AGO where nobody has ticked
+SPREAD_MAX = 4096  # windows; keys further apart are sorted instead of counted
 
 
 class Step(NamedTuple):
@@ -49,29 +33,6 @@ class Step(NamedTuple):
     record: int
     start: int
     until: int
-
-
-class Ticks:
-    """Each configured ingest worker's highest tick, and how far all of them reach."""
-
-    def __init__(self, workers: Iterable[str], highest: Mapping[str, int]) -> None:
-        self._workers = frozenset(workers)
-        self._highest = {worker: time for worker, time in highest.items() if worker in self._workers}
-
-    @property
-    def highest(self) -> dict[str, int]:
-        return dict(self._highest)
-
-    @property
-    def level(self) -> int:
-        """The lowest of the highest ticks; ``LONG_AGO`` before the first."""
-        return min(self._highest.values(), default=LONG_AGO)
-
-    def hear(self, worker: str, time: int) -> int:
-        """Take note of a tick, min(ts, append time), and answer with the level. Others' ticks mean nothing."""
-        if worker in self._workers:
-            self._highest[worker] = max(self._highest.get(worker, LONG_AGO), time)
-        return self.level
 
 
 class Closing:
@@ -119,16 +80,23 @@ class Closing:
 
     def _first(self, records: Records, low: int, high: int, window: int) -> int | None:
         """The first record in [low, high) at which ``window`` closes."""
-        spans, append = self._spans, records.append[low:high]
+        spans, append, level = self._spans, records.append[low:high], records.level[low:high]
         end = window + spans.length
         boundary = end + spans.allowed_lateness
         known = min((first for reached, first in self._earliest.items() if reached >= end), default=NEVER)
+        oldest, newest = int(np.min(append)), int(np.max(append))
+        if (
+            np.max(level) < boundary
+            and newest < self._latest.get(window, oldest) + spans.quiet
+            and newest < min(known, oldest) + spans.patience
+        ):
+            return None  # as in most slices; the exact answer costs ten times as much
         past = np.where(records.time[low:high] >= boundary, append, NEVER)
         earliest = np.minimum(np.minimum.accumulate(past), known)
         held = np.where(records.window[low:high] == window, append, LONG_AGO)
         latest = np.maximum(np.maximum.accumulate(held), self._latest.get(window, LONG_AGO))
 
-        ticks = records.level[low:high] >= boundary
+        ticks = level >= boundary
         quiet = (earliest < NEVER) & (latest > LONG_AGO) & (latest + spans.quiet <= append)
         patience = earliest + spans.patience <= append
         closes = ticks | quiet | patience
@@ -157,24 +125,34 @@ class Closing:
     def _fold(self, records: Records, low: int, high: int) -> None:
         """Take records into the state; readings of closed windows are late and leave no trace."""
         closed = LONG_AGO + 1 if self.closed_until is None else self.closed_until
-        windows = records.window[low:high]
-        kept = windows >= closed
-        if not kept.any():
+        window, append, time = records.window[low:high], records.append[low:high], records.time[low:high]
+        kept = window >= closed
+        if not kept.all():
+            window, append, time = window[kept], append[kept], time[kept]
+        if not len(window):
             return
-        appends = records.append[low:high][kept]
-        for window, last in _by(windows[kept], appends, np.maximum):
-            self._latest[window] = max(last, self._latest.get(window, last))
         spans = self._spans
-        times = records.time[low:high][kept]
-        reaches = (times - spans.allowed_lateness) // spans.length * spans.length
-        for reached, first in _by(reaches, appends, np.minimum):
+        for held, last in _by(window, append, np.maximum, spans.length):
+            self._latest[held] = max(last, self._latest.get(held, last))
+        reaches = (time - spans.allowed_lateness) // spans.length * spans.length
+        for reached, first in _by(reaches, append, np.minimum, spans.length):
             if reached > closed:
                 self._earliest[reached] = min(first, self._earliest.get(reached, first))
 
 
-def _by(keys: Ints, values: Ints, pick: np.ufunc) -> Iterator[tuple[int, int]]:
-    """The minimum or maximum of the values of each key."""
-    order = np.argsort(keys, kind="stable")
-    keys = keys[order]
-    starts = np.flatnonzero(np.diff(keys, prepend=keys[0] - 1))
-    return zip(keys[starts].tolist(), pick.reduceat(values[order], starts).tolist(), strict=True)
+def _by(keys: Ints, values: Ints, pick: np.ufunc, step: int) -> Iterator[tuple[int, int]]:
+    """The minimum or maximum (``pick``) of the values of each key; keys are multiples of ``step``."""
+    base = int(np.min(keys))
+    spread = (int(np.max(keys)) - base) // step
+    if not spread:
+        return iter([(base, int(pick.reduce(values)))])
+    codes = (keys - base) // step
+    if spread > SPREAD_MAX:
+        keys, codes = np.unique(keys, return_inverse=True)
+    else:
+        keys = np.arange(base, base + (spread + 1) * step, step)
+    none = NEVER if pick is np.minimum else LONG_AGO
+    best = np.full(len(keys), none)
+    pick.at(best, codes, values)
+    held = np.flatnonzero(best != none)
+    return zip(keys[held].tolist(), best[held].tolist(), strict=True)

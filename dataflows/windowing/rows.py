@@ -1,20 +1,23 @@
 """The rows of open windows, in columns, in the order of the log.
 
-Rule: a row is kept until its window closes, and with the last row of a window go the names it interned:
-nothing here grows with the devices ever seen. A message costs 12 bytes and each of its readings 12 more.
+Rule: a row is kept until its window closes. A message costs 12 bytes and each of its readings 12 more.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
+
+from dataflows.windowing.columns import Columns, Ints, Mask
+from dataflows.windowing.names import Codes, Generation
 
 BLOCK_MAX: Final = 1 << 17
+NAMES_MIN: Final = 1 << 12  # fewer devices than this are not worth a new generation
 
 
 class Array:
-    """A growing array: blocks that double up to a limit, so that neither single rows nor batches are copied twice."""
+    """A growing array: blocks that double up to a limit, so that nothing is copied twice and little lies idle."""
 
     def __init__(self, dtype: npt.DTypeLike) -> None:
         self._blocks: list[npt.NDArray[Any]] = [np.empty(16, dtype)]
@@ -36,54 +39,32 @@ class Array:
         return np.concatenate([*self._blocks[:-1], self._blocks[-1][: self._used]])
 
 
-class Names:
-    """Strings as small integers, by order of arrival; freed with this object.
+class Rows:
+    """Rows of one window and one generation of names: parallel by message, and by reading."""
 
-    Polars keeps the mapping as long as some series refers to it: an empty one is enough.
-    """
-
-    def __init__(self) -> None:
-        self._categories = pl.Categories.random("ionwax")
-        self._alive = pl.Series([], dtype=pl.Categorical(self._categories))
-
-    def codes(self, names: pl.Series) -> npt.NDArray[np.uint32]:
-        codes: npt.NDArray[np.uint32] = names.cast(self._alive.dtype).to_physical().to_numpy()
-        return codes
-
-    def known(self) -> pl.Series:
-        """All names, by code."""
-        return self._categories.to_series()
+    def __init__(self, generation: Generation) -> None:
+        self.generation = generation
+        self.device = Array(np.uint32)
+        self.time = Array(np.uint32)  # ms since the window's start: it is at most a day
+        self.size = Array(np.uint32)
+        self.metric = Array(np.uint32)
+        self.value = Array(np.float64)
 
 
 class OpenWindow:
-    """The rows of one window: parallel by message (device, time, size) and by reading (metric, value)."""
+    """All rows of one window."""
 
     def __init__(self, start: int, first_offset: int) -> None:
         self.start = start
         self.first_offset = first_offset
         self.count = 0  # readings
-        self.devices, self.metrics = Names(), Names()
-        self._device = Array(np.uint32)
-        self._time = Array(np.uint32)  # ms since start: a window is at most a day
-        self._size = Array(np.uint32)
-        self._metric = Array(np.uint32)
-        self._value = Array(np.float64)
+        self.parts: list[Rows] = []
 
-    def add(self, messages: pl.DataFrame) -> int:
-        """Append messages of this window (``schemas.frames.MESSAGES``); answers with the number of readings."""
-        metrics = messages["metric"].explode(empty_as_null=False)
-        self._device.extend(self.devices.codes(messages["device_id"]))
-        self._time.extend(messages["event_time"].to_numpy() - self.start)
-        self._size.extend(messages["metric"].list.len().to_numpy())
-        self._metric.extend(self.metrics.codes(metrics))
-        self._value.extend(messages["value"].explode(empty_as_null=False).to_numpy())
-        self.count += len(metrics)
-        return len(metrics)
-
-    def columns(self) -> tuple[npt.NDArray[Any], ...]:
-        """Device, time and size by message; metric and value by reading."""
-        arrays = (self._device, self._time, self._size, self._metric, self._value)
-        return tuple(array.whole() for array in arrays)
+    def rows(self, generation: Generation) -> Rows:
+        """Where rows of this generation are added."""
+        if not self.parts or self.parts[-1].generation is not generation:
+            self.parts.append(Rows(generation))
+        return self.parts[-1]
 
 
 class OpenRows:
@@ -91,21 +72,38 @@ class OpenRows:
 
     def __init__(self) -> None:
         self._windows: dict[int, OpenWindow] = {}
+        self._generation = Generation()
         self.count = 0  # readings, duplicates included
 
-    def add(self, messages: pl.DataFrame, windows: npt.NDArray[np.int64]) -> None:
-        """Take messages, of the windows that start at ``windows``; both in the order of the log."""
-        if not len(windows):
+    def add(self, columns: Columns, windows: Ints, chosen: Mask) -> None:
+        """Take the chosen messages into the windows that start at ``windows``."""
+        everything = bool(chosen.all())
+        starts = _distinct(windows if everything else windows[chosen])
+        if not starts:
             return
-        for start in [windows[0]] if (windows == windows[0]).all() else np.unique(windows):
-            chosen = windows == start
-            part = messages if chosen.all() else messages.filter(pl.Series(chosen))
-            window = self._windows.get(int(start))
-            if window is None:
-                window = self._windows[int(start)] = OpenWindow(int(start), part["offset"][0])
-            self.count += window.add(part)
+        device = self._generation.devices.codes(columns.device)
+        metric = self._generation.metric_codes(columns.size, columns.metric)
+        for start in starts:
+            whole = everything and len(starts) == 1
+            self._add(start, columns, device, metric, None if whole else chosen & (windows == start))
 
-    def pop(self, until: int) -> list[OpenWindow]:
+    def _add(self, start: int, columns: Columns, device: Codes, metric: Codes, mask: Mask | None) -> None:
+        by_message: Any = slice(None) if mask is None else mask
+        by_reading: Any = slice(None) if mask is None else columns.by_reading(mask)
+        window = self._windows.get(start)
+        if window is None:
+            window = self._windows[start] = OpenWindow(start, int(columns.offset[by_message][0]))
+        rows = window.rows(self._generation)
+        rows.device.extend(device[by_message])
+        rows.time.extend((columns.event[by_message] - start).astype(np.uint32))
+        rows.size.extend(columns.size[by_message])
+        values = columns.value[by_reading]
+        rows.metric.extend(metric[by_reading])
+        rows.value.extend(values)
+        window.count += len(values)
+        self.count += len(values)
+
+    def pop(self, until: int) -> Sequence[OpenWindow]:
         """Remove and return the windows before ``until``, ascending."""
         popped = [self._windows.pop(start) for start in sorted(s for s in self._windows if s < until)]
         self.count -= sum(window.count for window in popped)
@@ -114,3 +112,17 @@ class OpenRows:
     def first_offset(self, otherwise: int) -> int:
         """The lowest offset that contributes to an open window."""
         return min((window.first_offset for window in self._windows.values()), default=otherwise)
+
+    def forget(self, used: int) -> None:
+        """Start a new generation of names if a window of the present one held less than half its devices."""
+        if self._generation.devices.count > max(2 * used, NAMES_MIN):
+            self._generation = Generation()
+
+
+def _distinct(windows: Ints) -> list[int]:
+    if not len(windows):
+        return []
+    if (windows == windows[0]).all():
+        return [int(windows[0])]
+    distinct: list[int] = np.unique(windows).tolist()
+    return distinct

@@ -1,12 +1,15 @@
 """The settings of the core in the core's own unit: whole milliseconds."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from schemas.errors import OperatorError
 from schemas.settings import WindowSettings
 
-DAY_SECS = 86_400
-FOREVER_MS = 1 << 60  # longer than any log; sums with a time stay within 64 bits
+DAY_SECS: Final = 86_400
+FOREVER_MS: Final = 1 << 60  # longer than any log; sums with a time stay within 64 bits
+NEVER: Final = 1 << 62  # later than every time
+LONG_AGO: Final = -(1 << 62)  # earlier than every time
 
 
 @dataclass(frozen=True, slots=True)
