@@ -30,7 +30,6 @@ STATEMENT_SECS: Final = 120
 
 GONE: Final = (
     psycopg.OperationalError,  # connection lost, server starting or stopping, resources, deadlock, timeouts
-    psycopg.InterfaceError,  # the connection was closed under us
     errors.IdleInTransactionSessionTimeout,
     errors.ReadOnlySqlTransaction,  # a standby, about to be promoted
 )
