@@ -5,16 +5,18 @@ and one in the dead letter, whole and once, if anything in it was refused.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from dataflows.decoding.dead_letter import dead_letter, header_text
 from dataflows.decoding.formats import Formats
 from dataflows.decoding.metrics import sift
 from dataflows.decoding.names import Names
+from dataflows.decoding.passing import Passed, passed
+from dataflows.decoding.protobuf_payload import decode_protobuf
 from dataflows.decoding.reasons import Flaw, Reason, shown
-from dataflows.decoding.said import Said
+from dataflows.decoding.said import Format, Said
 from dataflows.decoding.telemetry import TelemetryEncoder
 from dataflows.decoding.times import TimeLimits, event_time
 from dataflows.decoding.topics import DEVICE_ID, TopicTemplate, compile_topic
@@ -76,30 +78,58 @@ class ArrivalsDecoder:
         decoded = Decoded()
         worker = arrivals.worker
         places = self._places
-        for topic, payload, content_type, ingest_time in zip(
-            arrivals.topics, arrivals.payloads, arrivals.content_types, arrivals.ingest_times, strict=True
+        forms = list(map(self._form, arrivals.payloads, arrivals.content_types))
+        telemetry = self._passed(arrivals.payloads, forms)
+        for topic, payload, form, passed_on, ingest_time in zip(
+            arrivals.topics, arrivals.payloads, forms, telemetry, arrivals.ingest_times, strict=True
         ):
             place = places.get((worker, topic)) or self._remember(worker, topic)
-            flaw = self._decode_payload(decoded, place, payload, content_type, ingest_time)
+            flaw: Flaw | None
+            if isinstance(form, Flaw):
+                flaw = form
+            elif place.flaw is not None:
+                flaw = place.flaw
+            elif passed_on is not None:
+                flaw = self._pass_on(decoded, place, payload, passed_on, ingest_time)
+            else:
+                flaw = self._decode_payload(decoded, place, payload, form, ingest_time)
             if flaw is not None:
                 where = (("source-topic", header_text(topic)), ("ingest-node-id", worker.encode()))
-                letter = dead_letter(
-                    self._dead_letter_topic, payload, flaw, where, self._payload_bytes_max, ingest_time
-                )
-                decoded.records.append(letter)
+                limit = self._payload_bytes_max
+                decoded.records.append(dead_letter(self._dead_letter_topic, payload, flaw, where, limit, ingest_time))
                 decoded.dead_letters[flaw.reason] += 1
         return decoded
 
-    def _decode_payload(
-        self, decoded: Decoded, place: _Place, payload: bytes, content_type: str | None, ingest_time: int
-    ) -> Flaw | None:
-        """Add the payload's records to ``decoded``; the flaw is for the dead letter."""
+    def _form(self, payload: bytes, content_type: str | None) -> Format | Flaw:
         if len(payload) > self._payload_bytes_max:
             return Flaw(Reason.TOO_LARGE, f"{len(payload)} bytes; {self._payload_bytes_max} are taken")
-        if place.flaw is not None:
-            return place.flaw
-        form = self._formats.choose(content_type, payload)
-        said = form if isinstance(form, Flaw) else form(payload)
+        return self._formats.choose(content_type, payload)
+
+    def _passed(self, payloads: Sequence[bytes], forms: Sequence[Format | Flaw]) -> Sequence[Passed | None]:
+        """Which of ``payloads`` can go on as they are."""
+        rows = [row for row, form in enumerate(forms) if form is decode_protobuf]
+        found: list[Passed | None] = [None] * len(payloads)
+        if rows:
+            for row, one in zip(rows, passed([payloads[row] for row in rows], self._metrics_max), strict=True):
+                found[row] = one
+        return found
+
+    def _pass_on(self, decoded: Decoded, place: _Place, payload: bytes, said: Passed, ingest_time: int) -> Flaw | None:
+        """Add a ``Telemetry`` to ``decoded`` as it came, completed by what only we know."""
+        placed = self._placed(place, said.device_id or None, said.ts or None, ingest_time)
+        if isinstance(placed, Flaw):
+            return placed
+        place, ts = placed
+        key = None if said.device_id.encode() == place.key else place.key
+        value = self._encoder.complete(payload, key, None if said.ts else ts)
+        self._add(decoded, place, value, ingest_time, timed=said.ts != 0)
+        return None
+
+    def _decode_payload(
+        self, decoded: Decoded, place: _Place, payload: bytes, form: Format, ingest_time: int
+    ) -> Flaw | None:
+        """Add the payload's records to ``decoded``; the flaw is for the dead letter."""
+        said = form(payload)
         if isinstance(said, Flaw):
             return said
         flaws = []
@@ -111,24 +141,34 @@ class ArrivalsDecoder:
 
     def _decode_message(self, decoded: Decoded, place: _Place, said: Said, ingest_time: int) -> Flaw | None:
         """Add the record of one message to ``decoded``; None where all of it was good."""
-        if said.device_id is not None or place.device_id is None:
-            named = self._named_by_payload(place, said.device_id)
-            if isinstance(named, Flaw):
-                return named
-            place = named
-        if said.ts is None:
-            ts: int | Flaw = ingest_time
-        elif not isinstance(ts := event_time(said.ts), Flaw):
-            ts = self._limits.flaw_in(ts, ingest_time) or ts
-        if isinstance(ts, Flaw):
-            return ts
+        placed = self._placed(place, said.device_id, said.ts, ingest_time)
+        if isinstance(placed, Flaw):
+            return placed
+        place, ts = placed
         metrics, flaw = sift(said.metrics, self._names, self._metrics_max)
         if metrics:
             value = self._encoder.encode(place.key, ts, metrics, said.raw)
-            decoded.records.append(Record(self._events_topic, value, place.key, place.headers, None, ingest_time))
-            decoded.messages += 1
-            decoded.untimed += said.ts is None
+            self._add(decoded, place, value, ingest_time, timed=said.ts is not None)
         return flaw
+
+    def _add(self, decoded: Decoded, place: _Place, value: bytes, ingest_time: int, timed: bool) -> None:
+        decoded.records.append(Record(self._events_topic, value, place.key, place.headers, None, ingest_time))
+        decoded.messages += 1
+        decoded.untimed += not timed
+
+    def _placed(self, place: _Place, device_id: Any, ts: Any, ingest_time: int) -> tuple[_Place, int] | Flaw:
+        """Device and time of a message by topic, payload and arrival; a flaw where they do not agree."""
+        if device_id is not None or place.device_id is None:
+            named = self._named_by_payload(place, device_id)
+            if isinstance(named, Flaw):
+                return named
+            place = named
+        if ts is None:
+            return place, ingest_time
+        time = event_time(ts)
+        if isinstance(time, Flaw):
+            return time
+        return self._limits.flaw_in(time, ingest_time) or (place, time)
 
     def _named_by_payload(self, place: _Place, named: object) -> _Place | Flaw:
         """The place with the device id that the payload gives; a flaw where topic and payload disagree."""

@@ -56,6 +56,19 @@ def parse(values: Sequence[bytes]) -> Columns:
     )
 
 
+def parse_all(values: Sequence[bytes], sizes: Sequence[int]) -> Columns:
+    """The columns of at least one of ``values``. Those that cannot be had so are empty messages: suspicious."""
+    if max(sizes) > COLUMNAR_BYTES_MAX:
+        values = [value if len(value) <= COLUMNAR_BYTES_MAX else b"" for value in values]
+    try:
+        return parse(values)
+    except ValueError:
+        values = list(values)
+        for row in unparsable(values):
+            values[row] = b""
+        return parse(values)
+
+
 def unparsable(values: Sequence[bytes], first: int = 0) -> list[int]:
     """Indices of those that ``parse`` refuses, ascending, found by halving: ptars does not say which."""
     try:
@@ -69,16 +82,15 @@ def unparsable(values: Sequence[bytes], first: int = 0) -> list[int]:
 
 
 def suspicious(columns: Columns, sizes: Sequence[int], metrics_max: int) -> Flags:
-    """Rows that may break a rule. ``sizes`` are the bytes of each record.
+    """Rows that may break a rule, but for that of the device id. ``sizes`` are the bytes of each record.
 
     The rules: names, finite values, no metric twice, 1 to ``metrics_max`` metrics, a time that can be written as a
     date; and that no metric was skipped over because its value has another type.
     """
     counts = np.diff(columns.starts)
     flags = (counts < 1) | (counts > metrics_max) | (columns.ts < TIME_MIN_MS) | (columns.ts > TIME_MAX_MS)
-    flags[_unlawful(columns.device_id)] = True
     row = np.repeat(np.arange(len(counts)), counts)  # of each metric
-    flags[row[_unlawful(columns.metric)]] = True
+    flags[row[unlawful(columns.metric)]] = True
     if not np.isfinite(columns.value).all():
         flags[row[~np.isfinite(columns.value)]] = True
     if counts.max(initial=0) > 1:
@@ -94,7 +106,7 @@ def _spans(strings: Any) -> Ints:
     return ends[strings.offset : strings.offset + len(strings) + 1]
 
 
-def _unlawful(names: pa.StringArray) -> Ints:
+def unlawful(names: pa.StringArray) -> Ints:
     """Indices of names that break the rule of ``dataflows.decoding.names``."""
     if not len(names):
         return np.empty(0, dtype=np.int64)

@@ -7,7 +7,6 @@ Good batches stay columnar from end to end: Rust (ptars) decodes to Arrow, and t
 Only records that may break one are looked at one by one, with Google's parser: some 100 k/s instead of millions.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from dataflows.decoding.columns import COLUMNAR_BYTES_MAX, ROWS_MAX, Columns, parse, suspicious, unparsable
+from dataflows.decoding.columns import ROWS_MAX, Columns, parse_all, suspicious, unlawful
 from dataflows.decoding.metrics import sift
 from dataflows.decoding.names import Names, flaw_in
 from dataflows.decoding.protobuf_payload import read_telemetry
@@ -45,8 +44,9 @@ def _columnar(batch: LogBatch, metrics_max: int, ones: "_OneByOne") -> pl.DataFr
     if not batch.values:
         return pl.DataFrame(schema=MESSAGES)
     sizes = list(map(len, batch.values))
-    columns = _parsed(batch.values, sizes)
+    columns = parse_all(batch.values, sizes)
     flags = suspicious(columns, sizes, metrics_max)
+    flags[unlawful(columns.device_id)] = True
     workers = {row: worker for row, headers in batch.headers.items() if (worker := ticking_worker(headers)) is not None}
     flags[list(workers)] = True
     messages = _frame(batch, columns)
@@ -55,19 +55,6 @@ def _columnar(batch: LogBatch, metrics_max: int, ones: "_OneByOne") -> pl.DataFr
     for row in np.flatnonzero(flags).tolist():
         ones.judge(row, workers.get(row))
     return messages.filter(pl.Series(~flags))
-
-
-def _parsed(values: Sequence[bytes], sizes: Sequence[int]) -> Columns:
-    """The columns of ``values``. Those that cannot be parsed so are empty messages there, which is suspicious."""
-    if max(sizes) > COLUMNAR_BYTES_MAX:
-        values = [value if len(value) <= COLUMNAR_BYTES_MAX else b"" for value in values]
-    try:
-        return parse(values)
-    except ValueError:
-        values = list(values)
-        for row in unparsable(values):
-            values[row] = b""
-        return parse(values)
 
 
 def _frame(batch: LogBatch, columns: Columns) -> pl.DataFrame:

@@ -3,7 +3,7 @@
 A number is good if it is finite as a double; booleans are 0 and 1; null is an absent metric.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from math import isfinite
 from typing import Any, Final, NamedTuple
 
@@ -16,7 +16,7 @@ LISTED_CHARS_MAX: Final = 900
 class Sifted(NamedTuple):
     """``good`` metrics by name, and the flaw of the others, if any. Where nothing is good there is a flaw."""
 
-    good: dict[str, float]
+    good: Mapping[str, float]  # or integers and booleans, which are as good
     flaw: Flaw | None
 
 
@@ -28,20 +28,31 @@ def sift(metrics: Any, names: Names, metrics_max: int) -> Sifted:
         return Sifted({}, Flaw(Reason.BAD_SHAPE, f"metrics are {shown(metrics)}, not an object"))
     if len(metrics) > metrics_max:
         return Sifted({}, Flaw(Reason.TOO_MANY_METRICS, f"{len(metrics)} metrics; {metrics_max} are taken"))
+    if metrics.keys() <= names.right and _add_up(metrics.values()):
+        return Sifted(metrics, None)  # nearly always
     good: dict[str, float] = {}
     refused: list[tuple[str, Flaw]] = []
-    right = names.right
     for name, value in metrics.items():
-        if type(value) is float and isfinite(value) and name in right:  # nearly always
-            good[name] = value
-        elif value is not None:
-            if flaw := _flaw_in(name, value, names):
-                refused.append((name, flaw))
-            else:
-                good[name] = float(value)
+        if value is None:
+            continue
+        if flaw := _flaw_in(name, value, names):
+            refused.append((name, flaw))
+        else:
+            good[name] = float(value)
     if refused:
         return Sifted(good, _summary(refused))
     return Sifted(good, None if good else Flaw(Reason.NO_METRICS, "the message has no metrics"))
+
+
+def _add_up(values: Collection[Any]) -> bool:
+    """Whether there are values, all numbers, and all finite: quickly, and in doubt False.
+
+    A sum is finite only if each of its terms is, and begun with a double it takes no integer beyond one.
+    """
+    try:
+        return len(values) > 0 and isfinite(sum(values, 0.0))
+    except (TypeError, OverflowError):
+        return False
 
 
 def _flaw_in(name: str, value: Any, names: Names) -> Flaw | None:

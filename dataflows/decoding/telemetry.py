@@ -27,19 +27,36 @@ class TelemetryEncoder:
 
     def __init__(self) -> None:
         self._names: dict[str, bytes] = {}
+        self._upper = (0, b"")  # of the last time
 
     def encode(self, device_id: bytes, ts: int, metrics: Mapping[str, float], raw: bytes = b"") -> bytes:
         """A ``Telemetry``. ``device_id`` is UTF-8, ``ts`` fits in 64 bits."""
         parts = [_DEVICE_ID, _varint(len(device_id)), device_id] if device_id else []
         if ts:
-            parts += (_TS, _varint(ts & 0xFFFF_FFFF_FFFF_FFFF))
+            parts += (_TS, self._time(ts & 0xFFFF_FFFF_FFFF_FFFF))
         names = self._names
-        for name, value in metrics.items():
-            parts.append(names.get(name) or self._remember(name))
-            parts.append(_double(value))
+        try:
+            parts += [names[name] + _double(value) for name, value in metrics.items()]
+        except KeyError:
+            parts += [self._remember(name) + _double(value) for name, value in metrics.items()]
         if raw:
             parts += (_RAW, _varint(len(raw)), raw)
         return b"".join(parts)
+
+    def complete(self, telemetry: bytes, device_id: bytes | None, ts: int | None) -> bytes:
+        """``telemetry`` with a device id and a time of ours, where given: of a field given twice the last counts."""
+        if device_id is not None:
+            telemetry = b"".join((telemetry, _DEVICE_ID, _varint(len(device_id)), device_id))
+        return telemetry if ts is None else telemetry + _TS + self._time(ts & 0xFFFF_FFFF_FFFF_FFFF)
+
+    def _time(self, ts: int) -> bytes:
+        """``ts`` as a varint. All but its lowest 14 bits stay the same for 16 s, and are remembered."""
+        upper = ts >> 14
+        if upper == 0:
+            return _varint(ts)
+        if upper != self._upper[0]:
+            self._upper = upper, _varint(upper)
+        return bytes((ts & 0x7F | 0x80, ts >> 7 & 0x7F | 0x80)) + self._upper[1]
 
     def _remember(self, name: str) -> bytes:
         """All of a map entry but the double itself."""

@@ -6,7 +6,19 @@ import json
 from dataflows.decoding.arrivals import ArrivalsDecoder
 from schemas.arrivals import Arrivals
 from schemas.telemetry_pb2 import Telemetry
-from tests.dataflows.decoding.one import NOW, TOPIC, arrive, decoder, detail, events, letters, message_of, reason
+from tests.dataflows.decoding.one import (
+    NOW,
+    TOPIC,
+    arrive,
+    decoder,
+    detail,
+    events,
+    letters,
+    message_of,
+    messages,
+    read,
+    reason,
+)
 
 USERS = "users/{user}/devices/{device_id}/telemetry"
 
@@ -95,6 +107,28 @@ def test_a_device_may_send_bytes_of_its_own() -> None:
     sent = Telemetry(metrics={"a": 1}, raw=b"\x00\xff" * 300)
     (record,) = arrive(sent.SerializeToString()).records
     assert sent.raw == Telemetry.FromString(record.value).raw
+
+
+def test_good_telemetry_goes_on_as_it_came() -> None:
+    """Byte for byte, unknown fields too, where topic and payload say all that is needed."""
+    sent = Telemetry(device_id="boiler-7", ts=NOW - 5, metrics={"b": 2, "a": 1}).SerializeToString() + b"\x28\x05"
+    (record,) = arrive(sent).records
+    assert sent == record.value
+    assert ("boiler-7", NOW - 5, {"a": 1.0, "b": 2.0}) == message_of(record)
+
+
+def test_telemetry_is_completed_by_what_only_we_know() -> None:
+    """Device id of the topic and time of arrival, also where the payload says expressly that it has none."""
+    metrics = Telemetry(metrics={"a": 1}).SerializeToString()
+    for silent in (metrics, b"\x0a\x00\x10\x00" + metrics, metrics + b"\x0a\x00\x10\x00"):
+        decoded = arrive(silent)
+        assert [("boiler-7", NOW, {"a": 1.0})] == events(decoded)
+        assert decoded.untimed == 1
+        assert [("boiler-7", NOW, {"a": 1.0})] == messages(read([decoded.records[0].value]))
+    timed = Telemetry(device_id="boiler-7", ts=NOW - 5, metrics={"a": 1}).SerializeToString()
+    decoded = arrive(timed, topic="users/ada/devices/boiler-7/telemetry", by=decoder(USERS, "{user}/{device_id}"))
+    assert [("ada/boiler-7", NOW - 5, {"a": 1.0})] == events(decoded)
+    assert decoded.untimed == 0
 
 
 def test_messages_are_counted_as_what_they_became() -> None:

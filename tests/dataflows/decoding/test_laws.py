@@ -18,7 +18,18 @@ from schemas.arrivals import Arrivals
 from schemas.frames import MESSAGES, TICKS
 from schemas.log import LogSlice
 from tests.dataflows.decoding import one
-from tests.dataflows.decoding.one import NOW, TOPIC, arrive, decoder, letters, message_of, messages, read, reason
+from tests.dataflows.decoding.one import (
+    NOW,
+    TOPIC,
+    WORKER,
+    arrive,
+    decoder,
+    letters,
+    message_of,
+    messages,
+    read,
+    reason,
+)
 from tests.dataflows.decoding.payloads import BROKEN, CONTENT_TYPES, GOOD_TELEMETRY, PAYLOADS, RECORDS
 
 TICK = (("tick", b"1"), ("ingest-node-id", b"w-0"))
@@ -48,6 +59,18 @@ def test_every_payload_has_an_outcome_and_none_raises(arrived: Sequence[tuple[by
             assert message_of(record).metrics
     assert set(range(count)) == set(outcomes)
     assert Counter(reason(letter) for letter in letters(decoded)) == decoded.dead_letters
+
+
+@given(st.lists(st.tuples(PAYLOADS | BROKEN, CONTENT_TYPES), min_size=1, max_size=12))
+def test_what_a_payload_becomes_does_not_depend_on_its_neighbours(arrived: Sequence[tuple[bytes, str | None]]) -> None:
+    """The same records, byte for byte, together or alone: so a redelivery can be told by its bytes."""
+    payloads, content_types = zip(*arrived, strict=True)
+    count = len(payloads)
+    together = decoder().decode(
+        Arrivals(WORKER, [TOPIC] * count, payloads, content_types, [NOW] * count, [False] * count)
+    )
+    alone = [record for one, content_type in arrived for record in arrive(one, content_type).records]
+    assert alone == together.records
 
 
 @given(st.lists(PAYLOADS | BROKEN, min_size=1, max_size=20))
