@@ -45,6 +45,8 @@ def topic_of(settings: Settings, device: str, captures: Mapping[str, str]) -> st
     """The topic that ``device`` publishes to. Raises ``OperatorError`` where the template asks for more."""
     levels = {"device_id": device, **captures}
     names = _CAPTURE.findall(settings.mqtt.topic)
+    if unknown := captures.keys() - set(names):
+        raise OperatorError(f"the topic is {settings.mqtt.topic}: it has no {{{min(unknown)}}}")
     if missing := [name for name in names if name not in levels]:
         asked = " ".join(f"--capture {name}=…" for name in missing)
         raise OperatorError(f"the topic is {settings.mqtt.topic}: say {asked} too")

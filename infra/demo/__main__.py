@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(force_terminal=False if chosen.plain else None, highlight=False)
 
     def say(name: str, words: str, when: str) -> None:
-        screen.plain(console, f"  {name:<22} {words:<46} {when}".rstrip() if name else f"  … {words}")
+        screen.plain(console, f"  {name:<25} {words:<44} {when:>6}".rstrip() if name else f"  … {words}")
 
     topology = Topology(wish(chosen), say)
     _on_signals(topology)
@@ -130,7 +130,7 @@ def _banner(topology: Topology) -> Banner:
 def _farewell(topology: Topology, banner: Banner | None, console: Console, failure: OperatorError | None) -> int:
     figures = topology.watch.figures if topology.watch else None
     if figures and banner:
-        console.print(view.summary(figures, banner))
+        console.print(view.summary(figures, banner, console.width))
     balanced = not figures or not view.unexplained(figures)
     if failure:
         screen.plain(console, f"demo: {failure}")

@@ -23,6 +23,7 @@ import yaml
 from connectors import kafka_topics
 from infra.demo.doorstep import subscribe_ahead
 from infra.demo.figures import Watch, latest_report
+from infra.duration import spoken
 from infra.embedded.child import Child, Command
 from infra.embedded.kafka import KafkaBroker
 from infra.embedded.mqtt import MqttBroker
@@ -39,6 +40,10 @@ DEMO_SETTINGS: Final = ROOT / "infra" / "settings" / "demo.yaml"
 DATAFLOWS: Final = ("ingest", "minute_rollups")
 HISTORY_SECS_MAX: Final = 120.0
 CAUGHT_UP_SECS_MAX: Final = 5.0
+HASTE: Final = {
+    "epoch_interval_ms": 25,  # rumqttd passes 100 messages an epoch, and history is thousands
+    "progress_every_secs": 1,  # so that a person sees the log move
+}
 CREDENTIALS: Final = {"username": "MQTT_USERNAME", "password": "MQTT_PASSWORD", "ca_file": "MQTT_CA_FILE"}
 PASSED_ON: Final = ("HOME", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", *CREDENTIALS.values())
 """What of our own environment a child is given, beside the addresses."""
@@ -111,6 +116,7 @@ class Topology:
 
     def _start(self) -> None:
         self._settings_path = self._write_settings()
+        self._say("logs", str(self.data), "")
         self._begin_servers()
         if not self.wish.mqtt:
             self._await(self._mqtt, self._mqtt.url)
@@ -131,17 +137,17 @@ class Topology:
         self.watch.start()
 
     def _write_settings(self) -> Path:
-        """The demo's own settings, or for another's broker a copy with its topic and a client id of our own."""
-        if not self.wish.mqtt:
-            return DEMO_SETTINGS
+        """demo.yaml with what is particular here."""
         document = yaml.safe_load(DEMO_SETTINGS.read_text())
-        document["mqtt"] |= {
-            # Not the session of an ingest that somebody runs there; and none that outlives the demo for long.
-            "client_id": f"ionwax-demo-{os.getpid()}-{int(time.time())}",
-            "session_expiry_secs": 60,
-            **({"topic": self.wish.topic} if self.wish.topic else {}),
-            **{key: f"${{{name}}}" for key, name in CREDENTIALS.items() if os.environ.get(name)},
-        }
+        document["flow"] |= HASTE
+        if self.wish.mqtt:
+            document["mqtt"] |= {
+                # Not the session of an ingest that somebody runs there; and none that outlives the demo for long.
+                "client_id": f"ionwax-demo-{os.getpid()}-{int(time.time())}",
+                "session_expiry_secs": 60,
+                **({"topic": self.wish.topic} if self.wish.topic else {}),
+                **{key: f"${{{name}}}" for key, name in CREDENTIALS.items() if os.environ.get(name)},
+            }
         path = self.data / "settings.yaml"
         path.write_text(yaml.safe_dump(document, sort_keys=False))
         return path
@@ -168,7 +174,9 @@ class Topology:
             *("--history", str(wish.history_secs), "--forever", "--faults", wish.faults, "--seed", str(wish.seed)),
             *("--report", "json", *(("--record", str(wish.record.absolute())) if wish.record else ())),
         ]
-        self._start_child("fleet", [sys.executable, "-m", "infra.load", *arguments], grace_secs=12.0)
+        history = f", the last {spoken(wish.history_secs)} first" if wish.history_secs else ""
+        said = f"{wish.devices} devices{history}"
+        self._start_child("fleet", [sys.executable, "-m", "infra.load", *arguments], said, grace_secs=12.0)
 
     def _await_history(self) -> None:
         """Return when all of the history is with the broker."""
@@ -181,15 +189,17 @@ class Topology:
 
     def _start_dataflow(self, name: str) -> None:
         factory = f"dataflows.{name}:flow({str(self._settings_path)!r})"
-        self._start_child(name, [sys.executable, "-m", "bytewax.run", factory, "-s", "1"], grace_secs=10.0)
+        self._start_child(
+            name, [sys.executable, "-m", "bytewax.run", factory, "-s", "1"], "bytewax dataflow", grace_secs=10.0
+        )
 
-    def _start_child(self, name: str, argv: Sequence[str], grace_secs: float) -> None:
+    def _start_child(self, name: str, argv: Sequence[str], said: str, grace_secs: float) -> None:
         place = self.data / name
         place.mkdir()
         log = self.data / f"{name}.log"
         command = Command(name, argv, cwd=place, log=log, env=self._environment(), grace_secs=grace_secs)
         self.children[name] = Child(command)
-        self._say(name, f"started; its log is {log}", self._time())
+        self._say(name, said, self._time())
 
     def _environment(self) -> dict[str, str]:
         passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}

@@ -14,7 +14,8 @@ from rich.text import Text
 
 from infra.demo.figures import Figures, Place
 
-LABEL_CHARS: Final = 11
+LABEL_CHARS: Final = 9
+NOUN_CHARS: Final = 8
 DIM, GOOD, BAD, HEAD, KEY = "bright_black", "green", "bold red", "bold cyan", "bold"
 
 
@@ -34,9 +35,9 @@ def frame(figures: Figures, banner: Banner, console: Console, width: int, height
         "title": title(figures, width),
         "servers": servers(banner),
         "gap": Text(),
-        "stream": stream(figures, banner),
+        "stream": stream(figures, banner, width, brief=height < 30),
         "gap 2": Text(),
-        "ledger": ledger(figures),
+        "ledger": ledger(figures, width),
         "gap 3": Text(),
         "commands": commands(banner),
     }
@@ -77,14 +78,15 @@ def title(figures: Figures, width: int) -> RenderableType:
 
 def servers(banner: Banner) -> RenderableType:
     grid = _grid()
-    grid.add_column()
-    for name, where in banner.servers:
-        grid.add_row("", Text.assemble(f"{name:<24}", (where, DIM)))
+    grid.add_column(ratio=1)
+    chars = max(len(name) for name, _ in banner.servers) + 2
+    for i, (name, where) in enumerate(banner.servers):
+        grid.add_row("" if i else "servers", Text.assemble(name.ljust(chars), (where, DIM)))
     return grid
 
 
-def stream(figures: Figures, banner: Banner) -> RenderableType:
-    """From the devices to the table, in the order in which a reading travels."""
+def stream(figures: Figures, banner: Banner, width: int, brief: bool = False) -> RenderableType:
+    """From the devices to the table, in the order in which a reading travels; ``brief`` keeps each to one line."""
     grid = _grid()
     grid.add_column(ratio=1)
     if figures.fleet is not None:
@@ -92,7 +94,7 @@ def stream(figures: Figures, banner: Banner) -> RenderableType:
     grid.add_row("log", _log(figures))
     grid.add_row("", partitions(figures.places, banner.lateness_ms))
     grid.add_row("table", _table(figures, banner))
-    grid.add_row("rejected", _rejected(figures.refused))
+    grid.add_row("rejected", _rejected(figures.refused, width - LABEL_CHARS - 1, brief))
     return grid
 
 
@@ -137,33 +139,43 @@ def _table(figures: Figures, banner: Banner) -> Text:
     return text
 
 
-def _rejected(refused: Mapping[str, int]) -> Text:
-    text = _numbers([(sum(refused.values()), "")])
-    for reason, count in refused.items():
-        text.append(f"  {reason.replace(' ', chr(0xA0))}\N{NO-BREAK SPACE}{count:,}", DIM)
+def _rejected(refused: Mapping[str, int], width: int, brief: bool) -> Text:
+    reasons = [Text.assemble(f"{count:,} ", (reason, DIM)) for reason, count in refused.items()]
+    total = Text(f"{sum(refused.values()):,}", KEY)
+    text = _wrapped([total, *reasons], width, "  ")
+    left_out = 0
+    while brief and "\n" in text.plain:
+        left_out += 1
+        text = _wrapped([total, *reasons[:-left_out], Text(f"and {left_out} more", DIM)], width, "  ")
     return text
 
 
-def ledger(figures: Figures) -> RenderableType:
+def ledger(figures: Figures, width: int) -> RenderableType:
     """The three equations of the ledger, each with a tick or with what it does not explain."""
     counts = figures.counts
-    moved = _moved(figures)
+    moved, in_rows = _moved(figures), counts.counted + counts.late + figures.days_differ
+    total_chars = len(f"{max(counts.readings, moved):,}")
     grid = _grid()
     grid.add_column(width=1)
-    grid.add_column(justify="right")
-    grid.add_column()
+    grid.add_column(width=total_chars, justify="right")
+    grid.add_column(width=NOUN_CHARS)
     grid.add_column(ratio=1)
+    room = width - LABEL_CHARS - total_chars - NOUN_CHARS - 5
     readings = ("counted", "late", "duplicates", "late_duplicates", "open")
     offsets = ("messages", "ticks", "refused", "gaps")
     for label, total, noun, wrong, words in (
         ("ledger", counts.readings, "readings", counts.unexplained, [(getattr(counts, it), it) for it in readings]),
         ("", moved, "offsets", moved - counts.offsets, [(getattr(counts, it), it) for it in offsets]),
-        ("", counts.counted + counts.late + figures.days_differ, "in rows", figures.days_differ, None),
+        ("", in_rows, "in rows", figures.days_differ, [(counts.counted, "counted"), (counts.late, "late")]),
     ):
         mark = Text("✗", BAD) if wrong else Text("✓", GOOD)
-        equation = _sum(words) if words else Text("= counted + late, by day", DIM)
+        terms = [
+            Text.assemble(("+ " if i else "= ", DIM), f"{count:,} ", (name.replace("_", " "), DIM))
+            for i, (count, name) in enumerate(words)
+        ]
         if wrong:
-            equation.append(f"  {wrong:+,} unexplained", BAD)
+            terms.append(Text(f"{wrong:+,} unexplained", BAD))
+        equation = _wrapped(terms, room, " ")
         grid.add_row(label, mark, Text(f"{total:,}", KEY), noun, equation)
     return grid
 
@@ -178,12 +190,18 @@ def _moved(figures: Figures) -> int:
     return sum(place.position - place.start for place in figures.places.values())
 
 
-def _sum(words: Sequence[tuple[int, str]]) -> Text:
-    text = Text()
-    for i, (count, name) in enumerate(words):
-        text.append("+ " if i else "= ", DIM)
-        text.append(f"{count:,}")
-        text.append(f"\N{NO-BREAK SPACE}{name.replace('_', chr(0xA0))} ", DIM)
+def _wrapped(terms: Sequence[Text], width: int, gap: str) -> Text:
+    """Terms side by side, in as many lines as it takes; no term is broken."""
+    text, column = Text(), 0
+    for i, term in enumerate(terms):
+        if i and column + len(gap) + term.cell_len > width:
+            text.append("\n")
+            column = 0
+        elif i:
+            text.append(gap)
+            column += len(gap)
+        text.append_text(term)
+        column += term.cell_len
     return text
 
 
@@ -242,6 +260,6 @@ def line(figures: Figures, banner: Banner) -> str:
     )
 
 
-def summary(figures: Figures, banner: Banner) -> RenderableType:
+def summary(figures: Figures, banner: Banner, width: int) -> RenderableType:
     """What remains to be said when all has stopped."""
-    return Group(stream(figures, banner), ledger(figures))
+    return Group(Text(), stream(figures, banner, width), ledger(figures, width), Text())
