@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dataflows.windowing.names import Codes
+from dataflows.windowing.names import Codes, Ranks
 
 Unsigned = npt.NDArray[np.uint64]
 Small = npt.NDArray[np.uint32]
@@ -26,11 +26,11 @@ class Part(NamedTuple):
     """Rows of a window in the order of the log, by message (device, time, size) and by reading (metric)."""
 
     device: Codes
-    device_ranks: Unsigned  # by code
+    device_ranks: Ranks  # by code
     time: Small  # ms since the window's start
     size: Small  # readings in the message
     metric: Codes
-    metric_ranks: Unsigned
+    metric_ranks: Ranks
 
 
 class Stretch(NamedTuple):
@@ -112,11 +112,14 @@ def without_repeats(stretch: Stretch, values: npt.NDArray[np.float64]) -> tuple[
     tied = (series[1:] == series[:-1]) & (time[1:] == time[:-1])
     if not tied.any():
         return stretch, values
-    among = np.flatnonzero(np.append(tied, False) | np.append(False, tied))
+    among = np.flatnonzero(tied)
+    among = np.union1d(among, among + 1)
     bits = values.view(np.int64)
     among = among[np.lexsort((bits[among], time[among], series[among]))]
     before, after = among[:-1], among[1:]
-    repeats = (series[before] == series[after]) & (time[before] == time[after]) & (bits[before] == bits[after])
+    again = after[(series[before] == series[after]) & (time[before] == time[after]) & (bits[before] == bits[after])]
+    if not len(again):
+        return stretch, values
     kept = np.ones(len(series), bool)
-    kept[after[repeats]] = False
+    kept[again] = False
     return Stretch(series[kept], time[kept], place[kept]), values[kept]

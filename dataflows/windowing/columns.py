@@ -14,6 +14,7 @@ import polars as pl
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+Sizes = npt.NDArray[np.uint32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +25,8 @@ class Columns:
     append: Ints
     event: Ints
     device: pl.Series  # String
-    size: npt.NDArray[np.uint32]
-    metric: pl.Series  # String
+    size: Sizes
+    metric: Any  # pyarrow.StringViewArray
     value: Floats
 
     @classmethod
@@ -39,16 +40,31 @@ class Columns:
             event=messages["event_time"].to_numpy(),
             device=messages["device_id"],
             size=sizes,
-            metric=pl.Series(metrics, dtype=pl.String()),
+            metric=metrics,
             value=values.to_numpy(),
         )
 
-    def by_reading(self, mask: Mask) -> Mask:
-        """A mask of messages as a mask of their readings."""
-        return np.repeat(mask, self.size)
+    @property
+    def period(self) -> int:
+        """How many metrics each message names, if all name the same ones in the same order; else 0.
+
+        Looks at the strings' views (Arrow's variable-size binary view layout): where their bits are equal so are
+        the strings. Long strings have unequal views and are compared by content.
+        """
+        period = int(self.size[0]) if len(self.size) else 0
+        rest = len(self.metric) - period
+        if not period or not (self.size == period).all():
+            return 0
+        views = np.frombuffer(self.metric.buffers()[1], np.int64)[2 * self.metric.offset :][: 2 * len(self.metric)]
+        if (views[2 * period :] == views[: 2 * rest]).all():
+            return period
+        metrics = pl.Series(self.metric)
+        return period if (metrics.slice(period) == metrics.slice(0, rest)).all() else 0
 
 
-def _flat(lists: pl.Series) -> tuple[npt.NDArray[np.uint32], Any]:
+def _flat(lists: pl.Series) -> tuple[Sizes, Any]:
     """The length of each list, and all contents one after the other, as an Arrow array."""
     arrow = lists.to_arrow(compat_level=pl.CompatLevel.newest())
-    return np.diff(arrow.offsets.to_numpy()).astype(np.uint32), arrow.flatten()
+    offsets = arrow.offsets.to_numpy()
+    first = int(offsets[0])
+    return np.diff(offsets).astype(np.uint32), arrow.values.slice(first, int(offsets[-1]) - first)

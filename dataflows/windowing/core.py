@@ -134,7 +134,7 @@ class Windows:
         if self._rows.count > self._rows_max:
             raise self._overfull()
         if reduced:
-            self._rows.forget(max(one.devices for one in reduced))
+            self._rows.forget(max(one.devices for one in reduced), max(one.metrics for one in reduced))
         return reduced
 
     def _moved(self, part: LogSlice) -> Progress:

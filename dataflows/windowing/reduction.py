@@ -16,12 +16,10 @@ import numpy.typing as npt
 import polars as pl
 
 from dataflows.windowing.canonical import Part, in_order, without_repeats
-from dataflows.windowing.names import Codes, Names
+from dataflows.windowing.names import Ranks, merged
 from dataflows.windowing.rows import OpenWindow
 from schemas import aggregates
 from schemas.aggregates import COLUMNS, ROLLUPS
-
-Unsigned = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +30,16 @@ class Reduced:
     counted: int
     duplicates: int
     devices: int
+    metrics: int
 
 
 def reduce_window(window: OpenWindow) -> Reduced:
     """Reduce a closed window, which holds at least one reading."""
-    device = [rows.device.whole() for rows in window.parts]
-    metric = [rows.metric.whole() for rows in window.parts]
-    devices, device_ranks = _ranked([rows.generation.devices for rows in window.parts], device)
-    metrics, metric_ranks = _ranked([rows.generation.metrics for rows in window.parts], metric)
+    devices, device_ranks = merged([rows.generation.devices.ranking() for rows in window.parts])
+    metrics, metric_ranks = merged([rows.generation.metrics.ranking() for rows in window.parts])
     parts = [
-        Part(device[i], device_ranks[i], rows.time.whole(), rows.size.whole(), metric[i], metric_ranks[i])
-        for i, rows in enumerate(window.parts)
+        Part(rows.device.whole(), device, rows.time.whole(), rows.size.whole(), rows.metric.whole(), metric)
+        for rows, device, metric in zip(window.parts, device_ranks, metric_ranks, strict=True)
     ]
     values = _joined([rows.value.whole() for rows in window.parts])
 
@@ -64,31 +61,17 @@ def reduce_window(window: OpenWindow) -> Reduced:
         "metric": metrics.gather(metric_rank),
         **{name: _joined(columns) for name, columns in reduced.items()},
     }
-    return Reduced(pl.DataFrame(frame, schema=ROLLUPS), kept, len(values) - kept, len(devices))
+    return Reduced(
+        pl.DataFrame(frame, schema=ROLLUPS),
+        counted=kept,
+        duplicates=len(values) - kept,
+        devices=_distinct(device_rank, len(devices)),
+        metrics=_distinct(metric_rank, len(metrics)),
+    )
 
 
-def _ranked(names: Sequence[Names], codes: Sequence[Codes]) -> tuple[pl.Series, list[Unsigned]]:
-    """The names that occur, in order and once each; and for each generation the place of its codes among them."""
-    present = [_distinct(some, of.count) for of, some in zip(names, codes, strict=True)]
-    known = pl.concat([of.names(some) for of, some in zip(names, present, strict=True)])
-    order = known.arg_sort().to_numpy()
-    ordered = known.gather(order)
-    is_new = np.ones(len(ordered), bool)
-    is_new[1:] = (ordered.slice(1) != ordered.slice(0, len(ordered) - 1)).to_numpy()
-    places = np.empty(len(order), np.uint64)
-    places[order] = np.cumsum(is_new) - 1
-    ranks = []
-    for of, some in zip(names, present, strict=True):
-        by_code = np.zeros(of.count, np.uint64)
-        by_code[some], places = places[: len(some)], places[len(some) :]
-        ranks.append(by_code)
-    return ordered.filter(pl.Series(is_new)), ranks
-
-
-def _distinct(codes: Codes, count: int) -> Codes:
-    seen = np.zeros(count, bool)
-    seen[codes] = True
-    return np.flatnonzero(seen).astype(np.uint32)
+def _distinct(ranks: Ranks, count: int) -> int:
+    return int(np.count_nonzero(np.bincount(ranks.view(np.int64), minlength=count)))
 
 
 def _joined(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:

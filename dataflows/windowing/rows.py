@@ -13,7 +13,6 @@ from dataflows.windowing.columns import Columns, Ints, Mask
 from dataflows.windowing.names import Codes, Generation
 
 BLOCK_MAX: Final = 1 << 17
-NAMES_MIN: Final = 1 << 12  # fewer devices than this are not worth a new generation
 
 
 class Array:
@@ -82,14 +81,14 @@ class OpenRows:
         if not starts:
             return
         device = self._generation.devices.codes(columns.device)
-        metric = self._generation.metric_codes(columns.size, columns.metric)
+        metric = self._generation.metric_codes(columns)
         for start in starts:
             whole = everything and len(starts) == 1
             self._add(start, columns, device, metric, None if whole else chosen & (windows == start))
 
     def _add(self, start: int, columns: Columns, device: Codes, metric: Codes, mask: Mask | None) -> None:
         by_message: Any = slice(None) if mask is None else mask
-        by_reading: Any = slice(None) if mask is None else columns.by_reading(mask)
+        by_reading: Any = slice(None) if mask is None else np.repeat(mask, columns.size)
         window = self._windows.get(start)
         if window is None:
             window = self._windows[start] = OpenWindow(start, int(columns.offset[by_message][0]))
@@ -113,9 +112,9 @@ class OpenRows:
         """The lowest offset that contributes to an open window."""
         return min((window.first_offset for window in self._windows.values()), default=otherwise)
 
-    def forget(self, used: int) -> None:
-        """Start a new generation of names if a window of the present one held less than half its devices."""
-        if self._generation.devices.count > max(2 * used, NAMES_MIN):
+    def forget(self, devices: int, metrics: int) -> None:
+        """Start a new generation of names if a window that held this many left most of the present one unused."""
+        if self._generation.is_stale(devices, metrics):
             self._generation = Generation()
 
 
