@@ -54,9 +54,11 @@ ODD_ENTRIES = st.builds(
 )
 GOOD_TELEMETRY = telemetry(NAMES, GOOD, TIMES)
 ANY_TELEMETRY = telemetry(NAMES | BAD_NAMES, GOOD | NOT_FINITE, TIMES | BAD_TIMES)
-ODD_TELEMETRY = st.tuples(ANY_TELEMETRY, ODD_ENTRIES, st.sampled_from([b"", b"\x28\x05", b"+,", b"+" * 9_000])).map(
-    b"".join
-)
+ODD_TELEMETRY = st.tuples(
+    ANY_TELEMETRY,
+    ODD_ENTRIES,
+    st.sampled_from([b"", b"\x28\x05", b"+,", b"+" * 9_000, b"\x22" + b"\xff" * 9 + b"\x01"]),
+).map(b"".join)
 
 JSON_VALUES = st.recursive(
     st.none()

@@ -37,6 +37,8 @@ REFUSED: list[tuple[bytes, str, str]] = [
     (json.dumps({"metrics": {"a": 1}}).encode(), "bad_protobuf", ""),
     (b"\x0a\x02\xff\xfe" + GOOD, "bad_protobuf", "UTF-8"),
     (HEAD + entry(b"\xff", DOUBLE), "bad_protobuf", "UTF-8"),
+    (GOOD + b"\x22" + b"\xff" * 9 + b"\x01", "bad_protobuf", ""),  # a length of 2⁶⁴ − 1
+    (b"\x0a" + b"\xff" * 9 + b"\x01", "bad_protobuf", ""),
     (b"+" * (COLUMNAR_BYTES_MAX + 1), "bad_protobuf", ""),
     (b"+" * 900_000, "bad_protobuf", ""),
     (telemetry("", metrics={"a": 1}), "bad_name", "device id '' is empty"),
