@@ -1,90 +1,27 @@
 """The protocol in the real engine: each partition on one worker, committed to a real database."""
 
+import random
+import signal
+import subprocess
+import sys
 import threading
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 
-import bytewax.operators as op
 import psycopg
 import pytest
 from bytewax.dataflow import Dataflow
 from bytewax.testing import cluster_main, run_main
 
 from connectors import stopping
-from connectors.resuming import ResumingSource
-from connectors.sealing import SealingSink
-from connectors.timescale_connection import Connection
-from schemas.log import LogBatch
-from schemas.progress import Claim, Counts, Progress
 from tests.connectors.kept_log import KeptLog
-from tests.connectors.timescale_tables import rows, store
+from tests.connectors.seen_flow import PARTITIONS, TABLE, flow
+from tests.connectors.timescale_tables import rows
 
 pytestmark = pytest.mark.embedded
-
-
-@dataclass(frozen=True)
-class Accounted:
-    """The least that can be sealed: one row an offset."""
-
-    progress: Progress
-    counts: Counts
-    offsets: range
-
-
-class Rows:
-    """Writes each offset as a late reading: any table would do, this one refuses no repetition by itself."""
-
-    def __init__(self, claim: Claim) -> None:
-        self.claim = claim
-
-    def has_rows(self, item: Accounted) -> bool:
-        return bool(item.offsets)
-
-    def write(self, transaction: Connection, items: list[Accounted], counts: Counts) -> Counts:
-        for item in items:
-            for offset in item.offsets:
-                transaction.execute(
-                    "insert into seen (partition, place, worker) values (%s, %s, %s)",
-                    [self.claim.partition, offset, threading.get_ident()],
-                )
-        return counts
-
-    def flush(self) -> None:
-        pass
-
-
-class Step:
-    """Holds each partition's progress, as a core does, made from the claim."""
-
-    def __init__(self) -> None:
-        self.at: dict[int, Progress] = {}
-
-    def __call__(self, items: list[Claim | LogBatch]) -> list[tuple[str, Claim | Accounted]]:
-        answers: list[tuple[str, Claim | Accounted]] = []
-        for item in items:
-            if isinstance(item, Claim):
-                self.at[item.partition] = item.progress
-                answers.append((str(item.partition), item))
-                continue
-            before = self.at[item.partition]
-            after = replace(before, position=item.end, resume=item.end, anchor=item.anchor or before.anchor)
-            self.at[item.partition] = after
-            counts = Counts(messages=len(item.offsets))
-            answers.append((str(item.partition), Accounted(after, counts, range(item.start, item.end))))
-        return answers
-
-
-def flow(
-    log: KeptLog, conninfo: str, share: str = "0/1", settle_secs: float = 10.0, every_secs: float = 10.0
-) -> Dataflow:
-    keeping = store(conninfo, output="seen", shape="offsets")
-    source = ResumingSource(log, keeping, share=share, settle_secs=settle_secs)
-    sink = SealingSink(keeping, source.list_parts, Rows, progress_every_secs=every_secs)
-    made = Dataflow("seen")
-    stream = op.flat_map_batch("account", op.input("log", made, source), Step())
-    op.output("seal", stream, sink)
-    return made
 
 
 def run(made: Dataflow, conninfo: str, until: str, workers: int = 0) -> None:
@@ -112,7 +49,7 @@ def _stop_when(conninfo: str, until: str) -> None:
 @pytest.fixture
 def seen_url(migrated_url: str) -> str:
     with psycopg.connect(migrated_url) as connection:
-        connection.execute("create table seen (partition int, place bigint, worker bigint)")
+        connection.execute(TABLE)
     return migrated_url
 
 
@@ -148,3 +85,65 @@ def test_a_second_run_goes_on_where_the_first_stopped(seen_url: str) -> None:
         ((p, o) for p, length in enumerate(log.lengths) for o in range(length)), key=repr
     )
     assert rows(seen_url, "select generation, position from progress") == [(2, 12), (2, 8)]
+
+
+RECORDS = 4_000
+ENDLESS = 10**12
+
+
+@contextmanager
+def process(conninfo: str, records: int = RECORDS) -> Iterator[subprocess.Popen[str]]:
+    """The dataflow as a process of its own; killed at the end, if it still runs."""
+    command = [sys.executable, "-m", "tests.connectors.seen_flow", conninfo, str(records)]
+    started = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True)
+    try:
+        yield started
+    finally:
+        started.kill()
+        started.communicate()
+
+
+def wait_for_rows(conninfo: str, count: int) -> None:
+    deadline = time.monotonic() + 60
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        while connection.execute("select count(*) from seen").fetchone() < (count,):
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+
+
+def assert_each_once(conninfo: str) -> None:
+    """Every offset below ``position`` is there, none twice, none beyond."""
+    per_partition = "select partition, count(*), count(distinct place), min(place), max(place) + 1 from seen group by 1"
+    positions = rows(conninfo, "select partition, position, position, 0, position from progress")
+    assert rows(conninfo, per_partition) == positions
+
+
+def test_killed_at_any_moment_it_writes_each_offset_once(seen_url: str) -> None:
+    """kill -9 at random, and once more, and again: nothing is lost, nothing is there twice."""
+    chance = random.Random(3)
+    for _ in range(4):
+        with process(seen_url):
+            already = rows(seen_url, "select count(*) from seen")[0][0]
+            wait_for_rows(seen_url, already + chance.randrange(1, PARTITIONS * RECORDS // 6))
+    with process(seen_url) as last:
+        wait_for_rows(seen_url, PARTITIONS * RECORDS)
+        last.send_signal(signal.SIGTERM)
+        assert last.wait(30) == 0
+    assert_each_once(seen_url)
+    assert rows(seen_url, "select generation, position from progress") == [(5, RECORDS)] * PARTITIONS
+    assert rows(seen_url, "select messages from ledger") == [(RECORDS,)] * PARTITIONS
+
+
+def test_a_second_copy_started_by_mistake_stops_the_first(seen_url: str) -> None:
+    """The first says why in one message and ends; the second goes on; each offset is there once."""
+    with process(seen_url, ENDLESS) as first:
+        wait_for_rows(seen_url, 1)
+        with process(seen_url, ENDLESS) as second:
+            assert first.wait(30) == stopping.EXIT_OPERATOR
+            said = first.stderr.read()
+            assert "claimed by another process of flow minute_rollups" in said
+            assert "Traceback" not in said
+            wait_for_rows(seen_url, 1 + rows(seen_url, "select count(*) from seen")[0][0])
+            second.send_signal(signal.SIGTERM)
+            assert second.wait(30) == 0
+    assert_each_once(seen_url)

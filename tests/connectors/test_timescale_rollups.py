@@ -17,7 +17,9 @@ from tests.connectors.timescale_tables import Kept, claimed, emptied, everything
 
 pytestmark = pytest.mark.embedded
 shared_database = settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    deadline=None,
+    max_examples=max(settings.default.max_examples // 4, 10),  # each takes a quarter of a second
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # one database for all examples, emptied before each
 
 
@@ -170,30 +172,39 @@ def test_a_device_in_two_partitions_has_one_row_of_both(migrated_url: str) -> No
     assert counts == [(0, 1), (1, 2)]
 
 
-def test_a_row_that_another_is_about_to_make_is_not_overwritten(migrated_url: str) -> None:
-    """The writer finds no row, waits at its insert for the other's, and folds into it."""
+ROW = (
+    "(to_timestamp(%(s)s), 'boiler-7', 'temperature', 1, 0, 0, 0, 0, 0, 0, to_timestamp(%(s)s), to_timestamp(%(s)s), 0)"
+)
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_row_that_another_is_about_to_write_is_not_overwritten(migrated_url: str, exists: bool) -> None:
+    """Whether it makes the row or changes it: the writer waits for it, and folds into what it finds then."""
     (item,) = drawn.outcomes([closing(late=(one(0, 1.0, late=True, after_ms=1),))])
     of = store(migrated_url)
     claim = claimed(of)
+    insert, instant = f"insert into rollups_1m values {ROW}".encode(), {"s": FIRST_BUCKET / 1000}
     with psycopg.connect(migrated_url) as other:
-        other.execute(
-            "insert into rollups_1m values (to_timestamp(%s), 'boiler-7', 'temperature', 1, 0, 0, 0, 0, 0, 0, "
-            "to_timestamp(%s), to_timestamp(%s), 0)",
-            [FIRST_BUCKET / 1000] * 3,
-        )
+        other.execute(insert, instant)
+        if exists:
+            other.commit()
+            other.execute("update rollups_1m set count = 7")
         sealing = threading.Thread(target=seal, args=(of, claim, claim.progress, [item]))
         sealing.start()
-        with psycopg.connect(migrated_url, autocommit=True) as watching:
-            waits = (
-                "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
-            )
-            while watching.execute(waits).fetchone() == (0,):
-                assert sealing.is_alive()
-                watching.execute("select pg_sleep(0.01)")
+        wait_for_a_lock(migrated_url, sealing)
         other.commit()
         sealing.join(30)
     h = float.hex
-    assert rows(migrated_url, SUMMARY) == [("boiler-7", 2, h(0.0), h(1.0), h(0.0), h(1.0), 1)]
+    assert rows(migrated_url, SUMMARY) == [("boiler-7", 8 if exists else 2, h(0.0), h(1.0), h(0.0), h(1.0), 1)]
+
+
+def wait_for_a_lock(conninfo: str, waiting: threading.Thread) -> None:
+    """Until a session of this database waits for another's transaction."""
+    waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+    with psycopg.connect(conninfo, autocommit=True) as watching:
+        while watching.execute(waits).fetchone() == (0,):
+            assert waiting.is_alive()
+            watching.execute("select pg_sleep(0.01)")
 
 
 def test_what_is_published_is_what_the_rows_are(migrated_url: str) -> None:

@@ -255,9 +255,9 @@ def refusal(conninfo: str, **changes) -> str:
     return str(refused.value)
 
 
-def test_a_wrong_password_is_one_message_without_it(migrated_url: str) -> None:
+def test_wrong_credentials_are_one_message_without_them(migrated_url: str) -> None:
     """What the server said is passed on; passwords, right or wrong, are not."""
-    message = refusal(make_conninfo(migrated_url, password="hunter2hunter2"))
+    message = refusal(make_conninfo(migrated_url, user="no-such-user", password="hunter2hunter2"))
     assert "hunter2" not in message
     assert_no_secret(migrated_url, message)
     assert "conninfo" in message
