@@ -17,7 +17,7 @@ import polars as pl
 from connectors import timescale_connection
 from connectors.checkpoint import Publisher
 from connectors.timescale_connection import Connection
-from connectors.timescale_rows import Key, RollupRows, Row, check_table, sql_columns
+from connectors.timescale_rows import ROWS_AT_ONCE, Key, RollupRows, Row, check_table, sql_columns
 from schemas import aggregates
 from schemas.aggregates import ROLLUPS, Partial
 from schemas.errors import OperatorError
@@ -52,7 +52,6 @@ _COMBINED: Final = """
     insert into ledger (flow, topic, partition, combined) values (%s, %s, %s, %s)
     on conflict (flow, topic, partition) do update set combined = ledger.combined + excluded.combined
 """
-RECORDS_AT_ONCE: Final = 10_000  # what is handed to the publisher before it looks after its answers
 
 
 class RollupWriter:
@@ -144,7 +143,7 @@ class RollupWriter:
         return self._claim.flow, self._claim.topic, self._claim.partition
 
     def _publish(self, records: Iterator[Record]) -> None:
-        while some := list(islice(records, RECORDS_AT_ONCE)):
+        while some := list(islice(records, ROWS_AT_ONCE)):
             self._publisher.send_all(some)
 
     def _told(self, rows: pl.DataFrame, ends: Sequence[int]) -> Iterator[Record]:
@@ -157,8 +156,9 @@ class RollupWriter:
         yield from map(self._closed, left)
 
     def _records(self, rows: pl.DataFrame) -> Iterator[Record]:
-        for device_id, value in zip(rows["device_id"].to_list(), encode(rows, self._length_ms), strict=True):
-            yield Record(self._topic, value, device_id.encode(), partition=self._claim.partition)
+        for some in rows.iter_slices(ROWS_AT_ONCE):
+            for device_id, value in zip(some["device_id"].to_list(), encode(some, self._length_ms), strict=True):
+                yield Record(self._topic, value, device_id.encode(), partition=self._claim.partition)
 
     def _closed(self, end: int) -> Record:
         value = Rollup(bucket=end - self._length_ms, length_ms=self._length_ms).SerializeToString()

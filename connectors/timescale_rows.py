@@ -39,6 +39,7 @@ _KEY_COLUMNS: Final = (Column("device_id", pl.String(), "text"), Column("metric"
 _BUCKET: Final = Column("bucket", pl.Int64(), "timestamptz")
 _REVISION: Final = Column("revision", pl.Int64(), "int")
 _TABLE: Final = (*_KEY_COLUMNS, _BUCKET, *COLUMNS, _REVISION)
+ROWS_AT_ONCE: Final = 10_000  # rows of a frame that are Python objects at a time: a million would take a gigabyte
 _ROUNDS_MAX: Final = 10  # each is another writer that inserted one of our keys between two of our statements
 
 _EPOCH_2000_MS: Final = 946_684_800_000
@@ -94,12 +95,14 @@ class RollupRows:
 
     def insert(self, transaction: Connection, rollups: pl.DataFrame) -> bool:
         """Insert rows that are new, by COPY; False, and nothing inserted, where one of them exists."""
+        if not len(rollups):
+            return True
         try:
             with transaction.transaction(), transaction.cursor() as cursor, cursor.copy(self._copy) as copy:
                 copy.set_types([_SENT_AS.get(column.sql, column.sql) for column in _TABLE])
-                sent = _as_sent(rollups)
-                for row in zip(*(sent[column.name].to_list() for column in _TABLE), strict=True):
-                    copy.write_row(row)
+                for sent in _as_sent(rollups).iter_slices(ROWS_AT_ONCE):
+                    for row in zip(*(sent[column.name].to_list() for column in _TABLE), strict=True):
+                        copy.write_row(row)
         except psycopg.errors.UniqueViolation:
             return False
         return True
