@@ -147,11 +147,11 @@ class MqttClient:
         try:
             await connection.open(self._context)
             if self._session_present:
-                # rumqttd holds the SUBACK back while its window is full of what waited: let it be taken meanwhile.
+                # The SUBACK may have to wait for room in the broker's window: let what waited be taken meanwhile.
                 self._started.set()
             if not self._subscribed or not self._session_present:
                 # At the start of a process also into a session that is present: the filter may be a new one.
-                await connection.subscribe(self._topic_filter)
+                await connection.subscribe(self._topic_filter, backlog=self._session_present)
                 self._subscribed = True
             log.info("MQTT broker at %s: %s receives %s", self._address, self._worker, self._topic_filter)
             self._started.set()

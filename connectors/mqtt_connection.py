@@ -100,10 +100,13 @@ class Connection:
             connecting.cancel()
         self._client._connection._send_ping_request = self._ping_keepalive
 
-    async def subscribe(self, topic_filter: str) -> None:
-        """Subscribe with QoS 1. Raises ``Refused``."""
+    async def subscribe(self, topic_filter: str, *, backlog: bool) -> None:
+        """Subscribe with QoS 1. Raises ``Refused``.
+
+        With a ``backlog`` the answer may take as long as that: rumqttd holds its SUBACK back while its window is full.
+        """
         self._client.subscribe(Subscription(topic_filter, qos=1, retain_handling_options=KEEP_RETAINED))
-        granted: int = await self._first(self._subscribed)
+        granted: int = await self._first(self._subscribed, None if backlog else OPEN_SECS_MAX)
         if granted != 1:
             raise Refused(mqtt_address.not_subscribed(self._address, topic_filter, granted), transient=False)
 
@@ -172,9 +175,9 @@ class Connection:
         client._package_handler._handle_pingresp_packet = self._on_pingresp_packet
         return client
 
-    async def _first(self, wanted: "asyncio.Future[Any]") -> Any:
+    async def _first(self, wanted: "asyncio.Future[Any]", secs_max: float | None = OPEN_SECS_MAX) -> Any:
         """Wait for ``wanted``, the end of the connection or of patience, and put into words what went wrong."""
-        await asyncio.wait({wanted, self._lost}, timeout=OPEN_SECS_MAX, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({wanted, self._lost}, timeout=secs_max, return_when=asyncio.FIRST_COMPLETED)
         if wanted.done():
             try:
                 return wanted.result()

@@ -259,6 +259,29 @@ def payloads(inbox: Inbox) -> list[bytes]:
     return [payload for item in inbox.take() if isinstance(item, Arrivals) for payload in item.payloads]
 
 
+def test_what_was_taken_after_the_snapshot_is_not_acknowledged_with_it() -> None:
+    """The flush that follows a snapshot proves the epoch before it, and nothing of the next."""
+    inbox = inbox_with(1)
+    inbox.take()
+    inbox.snapshot()
+    inbox.receive(Publish(2, "t", b"2", None, False), 1_000)
+    inbox.take()
+    acknowledgement = inbox.flushed()
+    assert acknowledgement is not None
+    assert inbox.confirm(acknowledgement, 1_000) == [1]
+    assert inbox.flushed() is None
+
+
+def test_what_was_taken_on_one_connection_is_never_owed_on_the_next() -> None:
+    """Its packet id may by now be another message's; the broker sends it again, under a new one."""
+    inbox = inbox_with(1, 2)
+    inbox.take()
+    inbox.disconnect()
+    inbox.connect(session_present=True)
+    inbox.snapshot()
+    assert inbox.flushed() is None
+
+
 def test_with_the_session_present_what_waits_is_left_to_come_again() -> None:
     """A message of an older connection is not handed out: the broker sends it on the new one."""
     inbox = inbox_with(1, 2)

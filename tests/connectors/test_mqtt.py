@@ -1,0 +1,254 @@
+"""The MQTT source, against a real broker: acknowledged when durable, nothing lost, ticks that speak the truth."""
+
+import asyncio
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from gmqtt import Client
+
+from infra.embedded.mqtt import MqttBroker
+from schemas.arrivals import Tick
+from schemas.errors import OperatorError
+from schemas.settings import MqttSettings
+from tests.conftest import free_port
+from tests.connectors.mqtt_devices import Sent, publish
+from tests.connectors.mqtt_flow import DEADLINE_SECS, Ledger, run, running, until
+from tests.connectors.mqtt_wire import Wire
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = [pytest.mark.embedded, pytest.mark.integration]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A corner of the broker that belongs to one test."""
+
+    settings: MqttSettings
+    prefix: str
+
+    @property
+    def topic_filter(self) -> str:
+        return f"{self.prefix}/+"
+
+    def messages(self, start: int, end: int) -> list[Sent]:
+        return [Sent(f"{self.prefix}/{n % 7}", b"%d" % n) for n in range(start, end)]
+
+    def publish(self, start: int, end: int) -> None:
+        publish(self.settings.url, self.messages(start, end), f"devices-{self.prefix}")
+
+
+def numbers(start: int, end: int) -> set[bytes]:
+    return {b"%d" % n for n in range(start, end)}
+
+
+@pytest.fixture
+def place(mqtt_url: str) -> Iterator[Place]:
+    yield from place_at(mqtt_url)
+
+
+def place_at(url: str, **more: object) -> Iterator[Place]:
+    """A place with a client id of its own, whose session is forgotten afterwards."""
+    prefix = uuid.uuid4().hex[:12]
+    settings = MqttSettings(url=url, client_id=f"test-{prefix}", tick_secs=0.1, session_expiry_secs=600, **more)  # type: ignore[arg-type]
+    yield Place(settings, prefix)
+
+
+def unacknowledged(place: Place, worker: str) -> set[bytes]:
+    """What the broker still has for ``worker``: all that it sends before a message published now."""
+
+    async def collect() -> set[bytes]:
+        client = Client(worker, clean_session=False, session_expiry_interval=0)
+        found: set[bytes] = set()
+        arrived = asyncio.Event()
+
+        def on_message(_client: Client, _topic: str, payload: bytes, *_more: object) -> int:
+            if payload == b"last":
+                arrived.set()
+            else:
+                found.add(payload)
+            return 0
+
+        client.on_message = on_message
+        host, port = place.settings.url.removeprefix("mqtt://").split(":")
+        await client.connect(host, int(port))
+        await asyncio.to_thread(publish, place.settings.url, [Sent(f"{place.prefix}/0", b"last")], "last")
+        await asyncio.wait_for(arrived.wait(), DEADLINE_SECS)
+        await client.disconnect()
+        return found
+
+    return asyncio.run(collect())
+
+
+def test_a_stop_drains_until_all_is_acknowledged(place: Place) -> None:
+    """What was handed out is durable and acknowledged when the flow has ended; the broker has nothing left."""
+    ledger = Ledger()
+    with running(place.settings, place.topic_filter, ledger):
+        ledger.await_tick()
+        place.publish(0, 2_000)
+        ledger.await_messages(1_000)
+    got = {*ledger.messages()}
+    assert len(ledger.messages()) == len(got)
+    assert len(got) >= 1_000
+    assert unacknowledged(place, place.settings.workers[0]) == numbers(0, 2_000) - got
+
+
+class Process:
+    """A process that receives for ``place`` and can be killed; what it made durable is in its file."""
+
+    def __init__(self, place: Place, path: Path) -> None:
+        self._place = place
+        self._path = path
+        self._path.touch()
+        self._running: subprocess.Popen[bytes] | None = None
+
+    def durable(self) -> list[bytes]:
+        """The messages; a line that a kill cut short does not count."""
+        return [
+            line[:-1] for line in self._path.read_bytes().splitlines(True) if line.endswith(b"\n") and line != b"tick\n"
+        ]
+
+    def start(self) -> None:
+        settings, module = self._place.settings, "tests.connectors.mqtt_process"
+        arguments = [settings.url, settings.client_id, self._place.topic_filter, str(self._path)]
+        self._running = subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=ROOT)
+
+    def await_durable(self, count: int) -> None:
+        until(lambda: len({*self.durable()}) >= count, lambda: f"{len({*self.durable()})} of {count} messages")
+
+    def await_tick(self) -> None:
+        ticks = self._path.read_bytes().count(b"tick")
+        until(lambda: self._path.read_bytes().count(b"tick") > ticks, lambda: "no tick")
+
+    def kill(self) -> None:
+        if self._running is not None:
+            self._running.kill()
+            self._running.wait()
+
+    def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        assert self._running is not None
+        self._running.terminate()
+        return self._running.wait(DEADLINE_SECS)
+
+
+@pytest.fixture
+def process(place: Place, tmp_path: Path) -> Iterator[Process]:
+    process = Process(place, tmp_path / "durable")
+    process.start()
+    process.await_tick()
+    yield process
+    process.kill()
+
+
+def test_what_was_not_durable_is_not_acknowledged(place: Place, process: Process) -> None:
+    """Killed in the middle of a load: what the broker does not have any more is durable, every message of it."""
+    place.publish(0, 1_000)
+    process.await_durable(100)
+    process.kill()
+    left = unacknowledged(place, place.settings.workers[0])
+    assert left
+    assert numbers(0, 1_000) - left <= {*process.durable()}
+
+
+def test_killed_again_and_again_nothing_is_lost(place: Place, process: Process) -> None:
+    """Kills at random moments, also before it has connected again; the session waits, and the last run has it all."""
+    for n in range(5):
+        place.publish(300 * n, 300 * (n + 1))
+        process.await_durable(60 * n)
+        process.kill()
+        process.start()
+    process.await_durable(1_500)
+    process.await_tick()
+    assert process.stop() == 0
+    assert {*process.durable()} == numbers(0, 1_500)
+    assert unacknowledged(place, place.settings.workers[0]) == set()
+
+
+def test_sigterm_drains(place: Place, process: Process) -> None:
+    """Asked to stop under load, it ends by itself; exactly what it had not made durable is left to the broker."""
+    place.publish(0, 1_000)
+    process.await_durable(100)
+    assert process.stop() == 0
+    left = unacknowledged(place, place.settings.workers[0])
+    assert numbers(0, 1_000) - left == {*process.durable()}
+
+
+def test_no_tick_overtakes_a_backlog(place: Place) -> None:
+    """While the broker holds messages back, however few it has in flight, no tick; when it has none, ticks go on."""
+    ledger = Ledger()
+    with running(place.settings, place.topic_filter, ledger):
+        ledger.await_tick()
+    place.publish(0, 3_000)
+    ledger = Ledger()
+    with running(place.settings, place.topic_filter, ledger):
+        ledger.await_messages(3_000)
+        ledger.await_tick()
+    first = next(index for index, item in enumerate(ledger.durable) if isinstance(item, Tick))
+    assert numbers(0, 3_000) <= {item for item in ledger.durable[:first] if isinstance(item, bytes)}
+
+
+def test_several_clients_share_the_subscription(mqtt_url: str) -> None:
+    """Each message reaches one of them, every client ticks, and none is lost."""
+    for place in place_at(mqtt_url, clients=3):
+        ledger = Ledger()
+        with running(place.settings, place.topic_filter, ledger):
+            for _ in range(3):
+                ledger.await_tick()
+            place.publish(0, 1_000)
+            ledger.await_messages(1_000)
+            ledger.await_tick()
+        assert sorted(ledger.messages()) == sorted(numbers(0, 1_000))
+        assert {item.worker for item in ledger.durable if isinstance(item, Tick)} == {*place.settings.workers}
+
+
+def test_cut_connections_lose_nothing(mqtt_url: str) -> None:
+    """Connections cut under load: the client comes back by itself, the broker sends again what was not acknowledged."""
+    with Wire(mqtt_url) as wire:
+        for place in place_at(wire.url):
+            ledger = Ledger()
+            direct = Place(MqttSettings(url=mqtt_url), place.prefix)
+            with running(place.settings, place.topic_filter, ledger):
+                ledger.await_tick()
+                for n in range(5):
+                    direct.publish(400 * n, 400 * (n + 1))
+                    wire.cut()
+                ledger.await_messages(2_000)
+                ledger.await_tick()
+            assert {*ledger.messages()} == numbers(0, 2_000)
+            assert wire.connections > 1
+
+
+def test_a_restarted_broker_is_subscribed_to_again(tmp_path: Path) -> None:
+    """A broker that forgot sessions and subscriptions is found, subscribed to and heard."""
+    broker = MqttBroker(tmp_path / "broker")
+    broker.start()
+    try:
+        for place in place_at(broker.url):
+            ledger = Ledger()
+            with running(place.settings, place.topic_filter, ledger):
+                ledger.await_tick()
+                place.publish(0, 100)
+                ledger.await_messages(100)
+                broker.stop()
+                broker.start()
+                ledger.await_tick()
+                place.publish(100, 200)
+                ledger.await_messages(200)
+    finally:
+        broker.stop()
+
+
+def test_a_broker_that_is_away_at_start_is_one_message() -> None:
+    """It says where, and what to check; it does not say the password."""
+    settings = MqttSettings(url=f"mqtt://127.0.0.1:{free_port()}", username="u", password="hunter2")
+    with pytest.raises(OperatorError) as raised:
+        run(settings, "t/+", Ledger())
+    assert "cannot connect" in str(raised.value)
+    assert "mqtt.url" in str(raised.value)
+    assert "hunter2" not in str(raised.value)
