@@ -98,6 +98,7 @@ class ArrivalsDecoder:
                 limit = self._payload_bytes_max
                 decoded.records.append(dead_letter(self._dead_letter_topic, payload, flaw, where, limit, ingest_time))
                 decoded.dead_letters[flaw.reason] += 1
+        decoded.messages = len(decoded.records) - decoded.dead_letters.total()
         return decoded
 
     def _form(self, payload: bytes, content_type: str | None) -> Format | Flaw:
@@ -122,7 +123,9 @@ class ArrivalsDecoder:
         place, ts = placed
         key = None if said.device_id.encode() == place.key else place.key
         value = self._encoder.complete(payload, key, None if said.ts else ts)
-        self._add(decoded, place, value, ingest_time, timed=said.ts != 0)
+        decoded.records.append(Record(self._events_topic, value, place.key, place.headers, None, ingest_time))
+        if not said.ts:
+            decoded.untimed += 1
         return None
 
     def _decode_payload(
@@ -148,31 +151,32 @@ class ArrivalsDecoder:
         metrics, flaw = sift(said.metrics, self._names, self._metrics_max)
         if metrics:
             value = self._encoder.encode(place.key, ts, metrics, said.raw)
-            self._add(decoded, place, value, ingest_time, timed=said.ts is not None)
+            decoded.records.append(Record(self._events_topic, value, place.key, place.headers, None, ingest_time))
+            if said.ts is None:
+                decoded.untimed += 1
         return flaw
-
-    def _add(self, decoded: Decoded, place: _Place, value: bytes, ingest_time: int, timed: bool) -> None:
-        decoded.records.append(Record(self._events_topic, value, place.key, place.headers, None, ingest_time))
-        decoded.messages += 1
-        decoded.untimed += not timed
 
     def _placed(self, place: _Place, device_id: Any, ts: Any, ingest_time: int) -> tuple[_Place, int] | Flaw:
         """Device and time of a message by topic, payload and arrival; a flaw where they do not agree."""
-        if device_id is not None or place.device_id is None:
+        if device_id != place.device_id or device_id is None:
             named = self._named_by_payload(place, device_id)
             if isinstance(named, Flaw):
                 return named
             place = named
         if ts is None:
             return place, ingest_time
+        if type(ts) is int and -self._limits.clock_skew_max_ms <= ingest_time - ts <= self._limits.event_age_max_ms:
+            return place, ts  # nearly always
         time = event_time(ts)
         if isinstance(time, Flaw):
             return time
         return self._limits.flaw_in(time, ingest_time) or (place, time)
 
     def _named_by_payload(self, place: _Place, named: object) -> _Place | Flaw:
-        """The place with the device id that the payload gives; a flaw where topic and payload disagree."""
+        """The place, with the device id that the payload gives if need be; a flaw where topic and payload disagree."""
         if named is None:
+            if place.device_id is not None:
+                return place
             return Flaw(Reason.BAD_NAME, "no device id, neither in the topic nor in the payload")
         if not isinstance(named, str):
             return Flaw(Reason.BAD_SHAPE, f"device_id is {shown(named)}, not a string")

@@ -9,6 +9,7 @@ mark: so one value that is not finite costs its message nothing but that value.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ class _Message(msgspec.Struct, gc=False):
     metrics: Any = None
 
 
+_BEGIN: Final = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*[{\[]")
 _one: Final = msgspec.json.Decoder(_Message)
 _several: Final = msgspec.json.Decoder(list[_Message])
 
@@ -92,4 +94,4 @@ def _integer(digits: str) -> int | float:
 
 def looks_like_json(payload: bytes) -> bool:
     """Whether the first character, after white space or a byte order mark, is ``{`` or ``[``."""
-    return payload[:1] in (b"{", b"[") or payload.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n")[:1] in (b"{", b"[")
+    return _BEGIN.match(payload) is not None
