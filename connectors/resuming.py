@@ -27,7 +27,7 @@ IDLE_MS_MAX: Final = 50  # asking an empty partition 20 times a second costs not
 
 
 class ResumingSource(FixedPartitionedSource[Claim | LogBatch, None]):
-    """Of each partition first its ``Claim``, then its ``LogBatch``es, then, at rest, an empty batch now and then.
+    """Of each partition first its ``Claim``, then its ``LogBatch``es; when it comes to rest, one that is empty.
 
     ``start``, "earliest" or "latest", is where a partition begins that has no progress. ``share`` "i/n" takes
     partitions p with p % n == i, for independent processes side by side. An empty batch (``start == end``) follows
@@ -115,8 +115,8 @@ class ResumingPart(StatefulSourcePartition[Claim | LogBatch, None]):
         self._reader: LogReader | None = None
         self._idle_ms = 0
         self._awake_at: datetime | None = None
-        self._settle_at: datetime | None = None  # when an empty batch is due; None where none is
-        self._last: LogBatch | None = None
+        self._end: int | None = None  # of the last batch; None where an empty one has followed it
+        self._settle_at: datetime | None = None  # when that is due; None before the partition is at rest
 
     def opened(self, claim: Claim, reader: LogReader) -> None:
         self._claim, self._reader = claim, reader
@@ -137,7 +137,7 @@ class ResumingPart(StatefulSourcePartition[Claim | LogBatch, None]):
             self._awake_at = datetime.now(UTC) + timedelta(milliseconds=self._idle_ms)
             return self._settled()
         self._idle_ms, self._awake_at = 0, None
-        self._last, self._settle_at = batch, None
+        self._end, self._settle_at = batch.end, None
         return [batch]
 
     def next_awake(self) -> datetime | None:
@@ -151,13 +151,13 @@ class ResumingPart(StatefulSourcePartition[Claim | LogBatch, None]):
             self._reader.close()
 
     def _settled(self) -> list[Claim | LogBatch]:
-        if self._last is None:
+        if self._end is None:
             return []
         now = datetime.now(UTC)
         self._settle_at = self._settle_at or now + self._settle
         if now < self._settle_at:
             return []
-        end, self._last = self._last.end, None
+        end, self._end = self._end, None
         return [LogBatch(self._source.topic, self.partition, end, end, (), (), ())]
 
 
@@ -171,9 +171,9 @@ def _read_share(share: str) -> tuple[int, int]:
 def _refuse_other_topic(log: Log, flow: str, partition: int, topic_id: str, standing: Standing) -> None:
     if standing.topic_id != topic_id:
         raise OperatorError(
-            f"Topic {log.topic} was deleted and made again since flow {flow} read it (id {standing.topic_id}, now "
-            f"{topic_id}): "
-            f"offset {standing.progress.position} of partition {partition} means another record now. {_ANEW}"
+            f"Topic {log.topic} was deleted and made again since flow {flow} read it (its id was {standing.topic_id} "
+            f"and is {topic_id}): offset {standing.progress.position} of partition {partition} means another record "
+            f"now. {_ANEW}"
         )
 
 
@@ -181,15 +181,13 @@ def _refuse_gap(log: Log, flow: str, partition: int, bounds: tuple[int, int], pr
     low, high = bounds
     if high < progress.position:
         raise OperatorError(
-            f"Partition {partition} of {log.topic} ends at offset {high}, before position {progress.position} of "
-            f"flow {flow}: "
-            f"records that are counted already are missing from the log. Did the cluster lose data? {_ANEW}"
+            f"Partition {partition} of {log.topic} ends at offset {high}, before position {progress.position} of flow "
+            f"{flow}: records that are counted already are missing from the log. Did the cluster lose data? {_ANEW}"
         )
     if low > progress.resume:
         raise OperatorError(
-            f"Partition {partition} of {log.topic} begins at offset {low}; flow {flow} has to go on from "
-            f"{progress.resume}: "
-            f"retention deleted {low - progress.resume} offsets that it needs. {_ANEW}"
+            f"Partition {partition} of {log.topic} begins at offset {low}, and flow {flow} has to go on from "
+            f"{progress.resume}: retention deleted {low - progress.resume} offsets that it needs. {_ANEW}"
         )
 
 
@@ -208,14 +206,12 @@ def _refuse_growth(log: Log, flow: str, total: int, standing: Mapping[int, Stand
     before = {one.partitions for one in standing.values()}
     if before - {total}:
         raise OperatorError(
-            f"Topic {log.topic} had {max(before)} partitions when flow {flow} claimed it and has {total} now: keys "
-            "lie in other "
-            f"partitions than before. {_ANEW}"
+            f"Topic {log.topic} had {max(before)} partitions when flow {flow} claimed it and has {total} now: devices "
+            f"lie in other partitions than before. {_ANEW}"
         )
 
 
 _ANEW: Final = (
-    "To count this log from its beginning, beside the rows there are, give the flow another flow.name and "
-    "output.table; "
-    "nothing was claimed or written."
+    "Nothing was claimed or written. To count the log as it is now, beside the rows there are, give the flow another "
+    "flow.name and output.table."
 )

@@ -213,29 +213,27 @@ class TimescaleStore:
         for _, _, _, output, shape, *_ in rows:
             if (output, shape) != (self._output, self._shape):
                 raise OperatorError(
-                    f"Flow {self.flow} was begun with {shape} in table {output}; the settings now say {self._shape} "
-                    "in table "
-                    f"{self._output}. That is another flow: give it another flow.name and output.table, or put the "
-                    "settings back."
+                    f"Flow {self.flow} was begun with {shape} in table {output}; the settings say {self._shape} in "
+                    f"table {self._output}. That is another flow: give it another flow.name and output.table, or put "
+                    "the settings back."
                 )
 
     def _refuse_counting_twice(self, connection: Connection, topic: str, begun: bool) -> None:
         """Refuse what would count a topic's readings into the same table again."""
         others = connection.execute(
-            "select flow, topic from progress where output = %s and flow <> %s", [self._output, self.flow]
+            "select flow, topic from progress where output = %s and flow <> %s and position > start",
+            [self._output, self.flow],
         ).fetchall()
         for flow, their_topic in others:
             if their_topic == topic:
                 raise OperatorError(
-                    f"Table {self._output} holds what flow {flow} counted from topic {topic}: flow {self.flow} would "
-                    "count "
-                    "it a second time. Give it another output.table."
+                    f"Table {self._output} holds what flow {flow} counted from topic {topic}; flow {self.flow} would "
+                    "count it a second time. Give it another output.table."
                 )
         if not begun and not others and self._has_rows(connection):
             raise OperatorError(
-                f"Table {self._output} has rows, but flow {self.flow} has no progress for topic {topic}: its "
-                "readings would be "
-                "counted a second time. Restore the tables together, or give the flow another flow.name and "
+                f"Table {self._output} has rows, but flow {self.flow} has no progress for topic {topic}: its readings "
+                "would be counted a second time. Restore all tables together, or give the flow another flow.name and "
                 "output.table."
             )
 

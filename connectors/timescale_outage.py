@@ -69,7 +69,6 @@ class Outage:
 
     def _ended(self, why: str, error: psycopg.Error) -> OperatorError:
         return OperatorError(
-            f"The database is away {why}. What was not committed is read again at the next start; nothing is "
-            "half-written. "
-            f"{timescale_connection.unreachable(self._conninfo, error)}"
+            f"The database is away {why}. Nothing is half-written; what was not committed is read again at the next "
+            f"start. {timescale_connection.unreachable(self._conninfo, error)}"
         )

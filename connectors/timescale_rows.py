@@ -154,9 +154,8 @@ def check_table(connection: Connection, table: str) -> None:
     for name, kind in sql_columns():
         if columns.get(name) != kind:
             raise OperatorError(
-                f"Table {table}: column {name} must be {kind}, and is {columns.get(name, 'missing')}. Run ./justw "
-                "migrate; "
-                "an aggregate that was added needs a migration."
+                f"Table {table}: column {name} must be {kind}, and is {columns.get(name, 'missing')}. Run "
+                "./justw migrate; an aggregate that was added needs a migration."
             )
 
 

@@ -94,9 +94,8 @@ def _apply_next(connection: Connection, wanted: Sequence[Migration]) -> Migratio
 def _applied(connection: Connection) -> dict[int, tuple[str, str]]:
     """Number → name and checksum of every applied migration."""
     connection.execute(
-        "create table if not exists schema_migrations "
-        "(number int primary key, name text not null, checksum text not null, applied_at timestamptz not null "
-        "default now())"
+        "create table if not exists schema_migrations (number int primary key, name text not null, "
+        "checksum text not null, applied_at timestamptz not null default now())"
     )
     rows = connection.execute("select number, name, checksum from schema_migrations").fetchall()
     return {number: (name, checksum) for number, name, checksum in rows}

@@ -146,7 +146,7 @@ def test_an_outage_longer_than_its_limit_stops_with_one_message(migrated_url: st
         way.cut()
         with pytest.raises(OperatorError, match="outage_max_secs") as stopped:
             seal(of, claim, claim.progress, ITEMS[:1])
-        assert "nothing is half-written" in str(stopped.value)
+        assert "Nothing is half-written" in str(stopped.value)
         assert_no_secret(migrated_url, str(stopped.value))
     assert everything(migrated_url) == there
 
