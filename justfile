@@ -54,6 +54,12 @@ migrate *args:
 topics *args:
     @exec python -m infra.topics "$@"
 
+# Is every reading accounted for exactly once: verify --deep --sent sent.jsonl
+[group("operate")]
+[no-exit-message]
+verify *args:
+    @exec python -m infra.verify "$@"
+
 # The simulated fleet against any broker: load --users 10 --rate 100 --for 1m --record sent.jsonl
 [group("operate")]
 [no-exit-message]

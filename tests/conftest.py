@@ -8,21 +8,19 @@ Property tests try a hundred examples; ``--hypothesis-profile=thorough`` tries a
 """
 
 import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as examples
-from psycopg import sql
 
 from infra.embedded.kafka import KafkaBroker
 from infra.embedded.mqtt import MqttBroker
 from infra.embedded.ports import free_port as _free_port
 from infra.embedded.postgres import PostgresServer
 from infra.embedded.unprivileged import account_if_root, temporary_directory
+from tests.databases import fresh_database
 
 examples.register_profile(
     "ci", max_examples=100, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
@@ -95,9 +93,5 @@ def admin_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def database_url(admin_url: str) -> Iterator[str]:
     """A fresh, empty database for one test, dropped after it."""
-    name = f"test_{uuid.uuid4().hex[:16]}"
-    with psycopg.connect(admin_url, autocommit=True) as admin:
-        admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
-    yield psycopg.conninfo.make_conninfo(admin_url, dbname=name)
-    with psycopg.connect(admin_url, autocommit=True) as admin:
-        admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+    with fresh_database(admin_url) as conninfo:
+        yield conninfo

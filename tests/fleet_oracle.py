@@ -100,14 +100,10 @@ def _is_good(name: str, value: Any) -> bool:
 
 def _json(payload: bytes) -> dict[str, Any] | None:
     try:
-        body = json.loads(payload.decode(), parse_constant=_refuse)
+        body = json.loads(payload.decode())  # takes NaN, which is then refused alone: its neighbours are good
     except ValueError:
         return None
     return body if isinstance(body["ts"], int) else None
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)
 
 
 def _protobuf(payload: bytes) -> dict[str, Any] | None:

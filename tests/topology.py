@@ -25,11 +25,11 @@ ROOT = Path(__file__).parents[1]
 DEADLINE_SECS = 90.0
 
 
-def wait_for(condition: Callable[[], Any], what: str) -> None:
-    """Ask until it holds, and fail with ``what`` where it does not in time."""
+def wait_for(condition: Callable[[], Any], what: str, otherwise: Callable[[], Any] = str) -> None:
+    """Ask until it holds, and fail with ``what``, and what there is ``otherwise``, where it does not in time."""
     deadline = time.monotonic() + DEADLINE_SECS
     while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_SECS:.0f} s: {what}"
+        assert time.monotonic() < deadline, f"not within {DEADLINE_SECS:.0f} s: {what}: {otherwise()}"
         time.sleep(0.1)
 
 
@@ -81,6 +81,12 @@ class Topology:
         self.check()
         with psycopg.connect(self.settings.database.conninfo) as connection:
             return connection.execute(query.encode()).fetchall()
+
+    def state(self) -> str:
+        """Progress, ledger and last words, for a failure's message."""
+        rows = self.ask("select * from progress join ledger using (flow, topic, partition) order by partition")
+        logs = [f"{path.name}: {path.read_text()[-2_000:]}" for path in sorted(self.folder.glob("*.log"))]
+        return "\n".join(map(str, [*rows, *logs]))
 
     def records(self, topic: str) -> list[Message]:
         """Everything that stands in a topic now."""

@@ -1,0 +1,186 @@
+"""The fast check: the ledger's equations, against progress, the table, the late readings and the log's own offsets.
+
+    position − start = messages + ticks + refused + gaps
+    readings         = counted + late + duplicates + late_duplicates + open
+    per day          sum(count) of the table = counted + late of ledger_days, all partitions together
+    per partition    sum over its days = counted, late of its ledger; its late readings are as many as late says
+
+Everything of the database is read in one snapshot; the log is asked afterwards, so it can only be ahead.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from connectors import timescale_connection
+from connectors.checkpoint import Log
+from connectors.timescale_connection import Connection
+from infra.verify.finding import Finding
+from schemas.progress import Anchor, Counts
+
+_PARTITIONS = """
+    select partition, start, position, resume, topic_id, anchor_offset, anchor_timestamp, anchor_checksum,
+           messages, ledger.ticks, refused, gaps, readings, counted, late, duplicates, late_duplicates, open
+    from progress join ledger using (flow, topic, partition)
+    where flow = %s and topic = %s order by partition
+"""
+_DAYS = "select partition, day, counted, late from ledger_days where flow = %s and topic = %s order by day, partition"
+_LATE = "select partition, count(*) from late_readings where flow = %s group by partition"
+_TABLE = "select (bucket at time zone 'utc')::date, sum(count)::bigint, sum(revision)::bigint from {} group by 1"
+_BY_DEVICE = "select device_id, sum(count)::bigint from {} where (bucket at time zone 'utc')::date = %s group by 1"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One partition, as the database has it."""
+
+    partition: int
+    start: int
+    position: int
+    resume: int
+    topic_id: str
+    anchor: Anchor | None
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """One day of windows: readings in the table's rows, and in the ledger by partition (counted, late)."""
+
+    day: date
+    in_rows: int
+    revisions: int
+    ledger: Mapping[int, tuple[int, int]]
+
+    @property
+    def in_ledger(self) -> int:
+        return sum(counted + late for counted, late in self.ledger.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """All that the database says of one flow, at one instant."""
+
+    accounts: Sequence[Account]
+    days: Sequence[Day]
+    late_rows: Mapping[int, int]
+    by_device: Mapping[date, Mapping[str, int]]  # of days whose sums differ
+
+
+def read_books(conninfo: str, flow: str, topic: str, table: str) -> Books:
+    """Read them in one snapshot. Raises ``OperatorError`` where tables are missing or the database is away."""
+    with timescale_connection.connect_or_say(conninfo, "ionwax verify") as connection:
+        connection.execute("begin transaction isolation level repeatable read read only")
+        try:
+            return _read(connection, flow, topic, sql.Identifier(table))
+        except psycopg.Error as error:
+            raise timescale_connection.operator_error(error) or error from None
+
+
+def _read(connection: Connection, flow: str, topic: str, table: sql.Identifier) -> Books:
+    accounts = [_account(row) for row in connection.execute(_PARTITIONS, [flow, topic])]
+    ledger: dict[date, dict[int, tuple[int, int]]] = defaultdict(dict)
+    for partition, day, counted, late in connection.execute(_DAYS, [flow, topic]):
+        ledger[day][partition] = (counted, late)
+    rows = {day: (count, revisions) for day, count, revisions in connection.execute(sql.SQL(_TABLE).format(table))}
+    days = [Day(day, *rows.get(day, (0, 0)), ledger.get(day, {})) for day in sorted(rows.keys() | ledger.keys())]
+    by_device: dict[date, dict[str, int]] = {
+        day.day: dict(connection.execute(sql.SQL(_BY_DEVICE).format(table), [day.day]).fetchall())
+        for day in days
+        if day.in_rows != day.in_ledger
+    }
+    return Books(accounts, days, dict(connection.execute(_LATE, [flow]).fetchall()), by_device)
+
+
+def _account(row: Sequence[Any]) -> Account:
+    partition, start, position, resume, topic_id, offset, timestamp, checksum, *counts = row
+    anchor = None if offset is None else Anchor(offset, timestamp, checksum)
+    return Account(partition, start, position, resume, topic_id, anchor, Counts(*counts))
+
+
+def check_books(books: Books) -> Iterator[Finding]:
+    """What the database says against itself."""
+    for account in books.accounts:
+        yield from _check_account(account, books)
+    for day in books.days:
+        if day.in_rows != day.in_ledger:
+            yield from _locate(day, books)
+        late = sum(late for _, late in day.ledger.values())
+        if day.revisions != late:
+            yield Finding(f"rows were revised {day.revisions} times, the ledger has {late} late readings", day=day.day)
+
+
+def _check_account(account: Account, books: Books) -> Iterator[Finding]:
+    partition, counts = account.partition, account.counts
+    covered = account.position - account.start
+    if counts.offsets != covered:
+        yield Finding(
+            f"{covered} offsets were passed, the ledger explains {counts.offsets}",
+            partition,
+            None,
+            account.start,
+            account.position - 1,
+        )
+    if counts.unexplained:
+        words = f"{counts.readings} readings came in, the ledger explains {counts.readings - counts.unexplained}"
+        yield Finding(words, partition)
+    for name, said in (("counted", counts.counted), ("late", counts.late)):
+        index = ("counted", "late").index(name)
+        by_day = sum(day.ledger.get(partition, (0, 0))[index] for day in books.days)
+        if by_day != said:
+            yield Finding(f"the ledger has {said} {name}, its days have {by_day}", partition)
+    if (kept := books.late_rows.get(partition, 0)) != counts.late:
+        yield Finding(f"the ledger has {counts.late} late, late_readings holds {kept}", partition)
+
+
+def _locate(day: Day, books: Books) -> Iterator[Finding]:
+    """Narrow a day's difference down to partitions, by where Java's partitioner puts each device."""
+    partitions = len(books.accounts)
+    found: dict[int, int] = defaultdict(int)
+    for device_id, count in books.by_device.get(day.day, {}).items():
+        found[murmur2(device_id.encode()) % partitions] += count
+    words = "rows hold {} readings, the ledger has {}"
+    different = [
+        Finding(words.format(found.get(partition, 0), sum(said)), partition, day.day)
+        for partition in sorted(found.keys() | day.ledger.keys())
+        if found.get(partition, 0) != sum(said := day.ledger.get(partition, (0, 0)))
+    ]
+    yield from different or [Finding(words.format(day.in_rows, day.in_ledger), day=day.day)]
+
+
+def check_log(books: Books, log: Log) -> Iterator[Finding]:
+    """What the database says against the log's identity and offsets."""
+    identity = log.identity()
+    for account in books.accounts:
+        partition = account.partition
+        low, high = log.bounds(partition)
+        if account.topic_id != identity:
+            yield Finding(f"the topic is another one now (id {identity}, was {account.topic_id})", partition)
+            continue
+        if high < account.position:
+            yield Finding("the log ends before what is accounted for", partition, None, high, account.position - 1)
+        if low > account.resume:
+            words = "retention deleted records that an open window needs"
+            yield Finding(words, partition, None, account.resume, low - 1)
+        anchor = account.anchor
+        if anchor is not None and low <= anchor.offset < high and log.anchor(partition, anchor.offset) != anchor:
+            words = "the last record accounted for is another one in the log"
+            yield Finding(words, partition, None, anchor.offset, anchor.offset)
+
+
+def murmur2(data: bytes) -> int:
+    """Java's ``Utils.murmur2``, made positive as its default partitioner does (KAFKA ``BuiltInPartitioner``)."""
+    m, whole = 0x5BD1E995, len(data) & ~3
+    h = 0x9747B28C ^ len(data)
+    for i in range(0, whole, 4):
+        k = int.from_bytes(data[i : i + 4], "little") * m & 0xFFFFFFFF
+        h = (h * m & 0xFFFFFFFF) ^ ((k ^ (k >> 24)) * m & 0xFFFFFFFF)
+    if rest := data[whole:]:
+        h = (h ^ int.from_bytes(rest, "little")) * m & 0xFFFFFFFF
+    h = (h ^ (h >> 13)) * m & 0xFFFFFFFF
+    return (h ^ (h >> 15)) & 0x7FFFFFFF
