@@ -87,8 +87,10 @@ class MqttSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class DecodingSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    payload_bytes_max: Annotated[int, Meta(ge=1, le=268_435_455)] = 1_048_576  # MQTT has no larger ones
-    metrics_max: Count = 1_000  # metrics in one message
+    # A record of Kafka is 2 MiB at most (connectors.kafka_client). As protobuf a metric is up to 10 bytes longer than
+    # as JSON, so both limits together keep any payload within, as a message and as a dead letter.
+    payload_bytes_max: Annotated[int, Meta(ge=1, le=1_310_720)] = 1_048_576
+    metrics_max: Annotated[int, Meta(ge=1, le=65_536)] = 1_000  # metrics in one message
     formats: Mapping[str, Mapping[str, str]] = {}  # content type → json_paths: device_id, ts, metrics
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 
+from connectors.kafka_client import RECORD_BYTES_MAX
 from dataflows.decoding.arrivals import ArrivalsDecoder
 from schemas.arrivals import Arrivals
 from schemas.telemetry_pb2 import Telemetry
@@ -100,6 +101,16 @@ def test_a_payload_above_the_limit_is_cut_and_identified() -> None:
     assert ("too_large", payload[:65_536]) == (reason(letter), letter.value)
     assert str(len(payload)).encode() == headers["original-size"]
     assert hashlib.sha256(payload).hexdigest().encode() == headers["sha256"]
+
+
+def test_no_payload_outgrows_a_record_of_kafka() -> None:
+    """At the largest settings, the payload that grows most: as many metrics as there may be, shortly written."""
+    metrics = {f"{i:015x}": 1 for i in range(65_500)}
+    payload = json.dumps({"metrics": metrics}, separators=(",", ":")).encode()
+    assert 1_300_000 < len(payload) < 1_310_720
+    (record,) = arrive(payload, by=decoder(payload_bytes_max=1_310_720, metrics_max=65_536)).records
+    assert ("raw.events", 65_500) == (record.topic, len(message_of(record).metrics))
+    assert len(payload) < len(record.value) < RECORD_BYTES_MAX - 65_536
 
 
 def test_a_device_may_send_bytes_of_its_own() -> None:
