@@ -4,6 +4,7 @@ Rule: nothing here connects. Every way of being wrong is an ``OperatorError`` th
 and no secret.
 """
 
+import os
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +81,6 @@ def tls_context(settings: MqttSettings, address: Address) -> ssl.SSLContext | No
     for name, path in given.items():
         if not path.is_file():
             raise OperatorError(f"mqtt.{name}: there is no file {path}.")
-    if "key_file" in given and "cert_file" not in given:
-        raise OperatorError("mqtt.key_file is set and mqtt.cert_file is not: set both, or none.")
     return _context(given)
 
 
@@ -114,9 +113,13 @@ def unreachable(address: Address, error: OSError | TimeoutError) -> OperatorErro
             f"MQTT broker at {address}: TLS failed ({reason}). Is that a TLS port, and does the broker accept "
             "mqtt.cert_file?"
         )
-    reason = error.strerror or str(error) or "no answer in time"
+    if isinstance(error, ConnectionError) and error.errno:
+        reason = os.strerror(error.errno)  # asyncio's own words repeat the address
+    else:
+        reason = error.strerror or str(error) or "no answer in time"
+    running = "Is it running there, and is that a TLS port?" if address.secure else "Is it running there?"
     return OperatorError(
-        f"MQTT broker at {address}: cannot connect ({reason}). Is it running there? Check mqtt.url (or MQTT_URL)."
+        f"MQTT broker at {address}: cannot connect ({reason}). {running} Check mqtt.url (or MQTT_URL)."
     )
 
 

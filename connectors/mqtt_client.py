@@ -121,7 +121,8 @@ class MqttClient:
                 await self._leave(serving)
                 return
             if away := self._why_away(serving):
-                log.warning("%s Trying again in %.1f s.", away, pause_secs)
+                if pause_secs == PAUSE_SECS_MAX:
+                    log.warning("%s %s keeps trying.", away, self._worker)
             else:
                 log.warning("MQTT broker at %s: %s lost its connection", self._address, self._worker)
                 pause_secs = PAUSE_SECS_MIN
