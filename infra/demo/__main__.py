@@ -130,7 +130,10 @@ def _banner(topology: Topology) -> Banner:
 def _farewell(topology: Topology, banner: Banner | None, console: Console, failure: OperatorError | None) -> int:
     figures = topology.watch.figures if topology.watch else None
     if figures and banner:
-        console.print(view.summary(figures, banner, console.width))
+        with console.capture() as printed:
+            console.print(view.summary(figures, banner, console.width))
+        lines = (line.rstrip() for line in printed.get().splitlines())
+        console.out("", *lines, "", sep="\n", highlight=False)
     balanced = not figures or not view.unexplained(figures)
     if failure:
         screen.plain(console, f"demo: {failure}")

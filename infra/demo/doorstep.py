@@ -44,6 +44,6 @@ async def _subscribe(mqtt: MqttSettings) -> None:
         connection = Connection(mqtt, worker, address, _Nobody())
         try:
             await connection.open(mqtt_address.tls_context(mqtt, address))
-            await connection.subscribe(topic_filter)
+            await connection.subscribe(topic_filter, backlog=False)
         finally:
             await connection.close()

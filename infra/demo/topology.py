@@ -7,6 +7,7 @@ Stopping goes with the stream: the fleet, then ingest (which drains what it has)
 all of the log), then the servers. What does not stop in time is killed.
 """
 
+import fcntl
 import os
 import shutil
 import sys
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -38,6 +40,7 @@ from schemas.settings_file import load
 ROOT: Final = Path(__file__).resolve().parents[2]
 DEMO_SETTINGS: Final = ROOT / "infra" / "settings" / "demo.yaml"
 DATAFLOWS: Final = ("ingest", "minute_rollups")
+LOCK: Final = "demo.lock"
 HISTORY_SECS_MAX: Final = 120.0
 CAUGHT_UP_SECS_MAX: Final = 5.0
 HASTE: Final = {
@@ -69,7 +72,7 @@ class Topology:
     def __init__(self, wish: Wish, say: Callable[[str, str, str], None]) -> None:
         self.wish = wish
         self.started = time.monotonic()
-        self.data = temporary_directory(account_if_root())
+        self.data = _own_directory()
         self.children: dict[str, Child] = {}
         self.watch: Watch | None = None
         self.fleet_log = self.data / "fleet.log"
@@ -155,7 +158,7 @@ class Topology:
     def _begin_servers(self) -> None:
         self._kafka = KafkaBroker(self.data / "kafka", say=self._progress)
         self._postgres = PostgresServer(self.data / "postgres", say=self._progress)
-        self._mqtt = MqttBroker(self.data / "mqtt")
+        self._mqtt = MqttBroker(self.data / "mqtt", say=self._progress)
         for server in (self._kafka, self._postgres, *(() if self.wish.mqtt else (self._mqtt,))):
             self._servers.append(server)
             server.begin()
@@ -277,5 +280,17 @@ class Topology:
         for path in self.data.iterdir():
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
+        (self.data / LOCK).unlink(missing_ok=True)
         if not self.logs_kept:
             shutil.rmtree(self.data, ignore_errors=True)
+
+
+def _own_directory() -> Path:
+    """A new directory, locked while this process lives; those that a killed demo left behind are removed."""
+    made = temporary_directory(account_if_root())
+    fcntl.flock(os.open(made / LOCK, os.O_CREAT | os.O_WRONLY), fcntl.LOCK_EX)  # open for as long as we live
+    for other in made.parent.glob(f"ionwax-*/{LOCK}"):
+        with suppress(OSError), other.open() as theirs:  # not ours, still held, or gone meanwhile
+            fcntl.flock(theirs, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(other.parent)
+    return made

@@ -42,8 +42,8 @@ def frame(figures: Figures, banner: Banner, console: Console, width: int, height
         "commands": commands(banner),
     }
     size = {name: _lines(block, console, width) for name, block in blocks.items()}
-    for name in ("servers", "gap 3", "gap", "gap 2", "commands"):
-        if sum(size.values()) + 2 > height:
+    for name, rollups in (("servers", 6), ("gap 3", 2), ("gap", 2), ("gap 2", 2), ("commands", 2)):
+        if sum(size.values()) + rollups > height:
             size[name] = 0
     shown = {name: block for name, block in blocks.items() if size[name]}
     room = height - sum(size.values())
@@ -92,7 +92,7 @@ def stream(figures: Figures, banner: Banner, width: int, brief: bool = False) ->
     if figures.fleet is not None:
         grid.add_row("devices", _fleet(figures.fleet))
     grid.add_row("log", _log(figures))
-    grid.add_row("", partitions(figures.places, banner.lateness_ms))
+    grid.add_row("", partitions(figures.places, banner.lateness_ms, width - LABEL_CHARS - 1))
     grid.add_row("table", _table(figures, banner))
     grid.add_row("rejected", _rejected(figures.refused, width - LABEL_CHARS - 1, brief))
     return grid
@@ -116,19 +116,23 @@ def _log(figures: Figures) -> Text:
     return text
 
 
-def partitions(places: Mapping[int, Place], lateness_ms: int) -> RenderableType:
-    """Position, end and watermark by partition, side by side; of many partitions, the extremes."""
+def partitions(places: Mapping[int, Place], lateness_ms: int, width: int) -> RenderableType:
+    """Position, end and watermark by partition, side by side; where not all find room, those furthest behind."""
+    columns = [
+        (Text(str(partition), DIM), f"{place.position:,}", f"{place.end:,}", _clock(place.closed_ms, lateness_ms))
+        for partition, place in sorted(places.items())
+    ]
+    chars = max((len(cell) for column in columns for cell in column), default=0) + 2
+    room = max(1, (width - len("partition")) // chars)
+    if len(columns) > room:
+        behind = sorted(places, key=lambda partition: places[partition].position - places[partition].end)[:room]
+        columns = [column for column, partition in zip(columns, sorted(places), strict=True) if partition in behind]
     grid = Table.grid(padding=(0, 2))
-    if len(places) > 5:
-        places = dict(sorted(places.items(), key=lambda item: item[1].end - item[1].position)[-5:])
     grid.add_column(style=DIM)
-    for _ in places:
+    for _ in columns:
         grid.add_column(justify="right")
-    grid.add_row("partition", *(Text(str(partition), DIM) for partition in sorted(places)))
-    in_order = [places[partition] for partition in sorted(places)]
-    grid.add_row("position", *(f"{place.position:,}" for place in in_order))
-    grid.add_row("log end", *(f"{place.end:,}" for place in in_order))
-    grid.add_row("watermark", *(_clock(place.closed_ms, lateness_ms) for place in in_order))
+    for name, *cells in zip(("partition", "position", "log end", "watermark"), *columns, strict=True):
+        grid.add_row(name, *cells)
     return grid
 
 
@@ -262,4 +266,6 @@ def line(figures: Figures, banner: Banner) -> str:
 
 def summary(figures: Figures, banner: Banner, width: int) -> RenderableType:
     """What remains to be said when all has stopped."""
-    return Group(Text(), stream(figures, banner, width), ledger(figures, width), Text())
+    first = figures.first_rollups_secs
+    when = "no minute closed" if first is None else f"first rollups {first:.1f} s after the start"
+    return Group(stream(figures, banner, width), ledger(figures, width), Text(when, DIM))
