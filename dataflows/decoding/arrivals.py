@@ -26,6 +26,7 @@ from schemas.settings import DecodingSettings, KafkaSettings, MqttSettings, Wind
 
 SCHEMA_VERSION: Final = b"1"
 KNOWN_TOPICS_MAX: Final = 65_536
+KNOWN_TOPIC_CHARS_MAX: Final = 1_024  # longer ones are understood anew each time: a publisher could fill our memory
 FLAWS_LISTED_MAX: Final = 10
 
 
@@ -191,9 +192,11 @@ class ArrivalsDecoder:
         return Flaw(Reason.DEVICE_MISMATCH, f"the topic is of {shown(place.device_id)}, the payload of {shown(named)}")
 
     def _remember(self, worker: str, topic: str) -> _Place:
-        if len(self._places) >= KNOWN_TOPICS_MAX:
-            self._places.clear()
-        self._places[worker, topic] = place = self._place(worker, topic)
+        place = self._place(worker, topic)
+        if place.flaw is None and len(topic) <= KNOWN_TOPIC_CHARS_MAX:
+            if len(self._places) >= KNOWN_TOPICS_MAX:
+                self._places.clear()
+            self._places[worker, topic] = place
         return place
 
     def _place(self, worker: str, topic: str) -> _Place:

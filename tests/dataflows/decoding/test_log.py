@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dataflows.decoding import columns
 from dataflows.decoding.columns import COLUMNAR_BYTES_MAX
 from dataflows.decoding.dead_letter import dead_letter_from_log
 from dataflows.decoding.ticks import tick_records
@@ -129,6 +130,16 @@ def test_refused_by_hundreds_among_many() -> None:
     assert [100 + i for i in range(1_000) if not i % 3] == sorted(refused.offset for refused in log.refused)
 
 
+def test_a_metric_given_twice_is_found_among_however_many_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With few names by counting, with many by sorting: the same rows."""
+    twice = HEAD + entry(b"a", DOUBLE) + entry(b"b", ZERO) + entry(b"a", ZERO)
+    values = [telemetry(metrics={f"m{i}": 1, f"m{i + 1}": 2}) if i % 7 else twice for i in range(50)]
+    by_counting = messages(read(values))
+    assert Message("d", NOW, {"a": 0.0, "b": 0.0}) == by_counting[7]
+    monkeypatch.setattr(columns, "_PAIRS_MAX", 0)
+    assert by_counting == messages(read(values))
+
+
 def ticking(**changes: Any) -> LogSlice:
     """A good record, then a tick with ``changes`` to its value or headers."""
     record = next(tick_records(Tick("w-0", NOW + 5), "raw.events", 1))
@@ -201,7 +212,8 @@ def test_a_deeply_nested_record_does_not_end_the_process() -> None:
     """In a thread of 1 MB of stack, half of Rust's default, up to the largest size that ptars is given and beyond."""
     code = """if True:
         import threading
-        from dataflows.decoding.columns import COLUMNAR_BYTES_MAX as most
+        from dataflows.decoding import columns
+from dataflows.decoding.columns import COLUMNAR_BYTES_MAX as most
         from tests.dataflows.decoding.one import read
         threading.stack_size(1024 * 1024)
         def run():
