@@ -30,6 +30,7 @@ class Ledger:
     """What sinks have flushed, payloads and ticks in their order."""
 
     durable: list[bytes | Tick] = field(default_factory=list)
+    flush_secs: float = 0.0  # how long each flush takes
 
     def messages(self) -> list[bytes]:
         return [item for item in self.durable if isinstance(item, bytes)]
@@ -68,6 +69,7 @@ class DurablePart(StatefulSinkPartition[Arrivals | Tick, None]):
             self._unflushed += [value] if isinstance(value, Tick) else value.payloads
 
     def snapshot(self) -> None:
+        time.sleep(self._ledger.flush_secs)
         self._ledger.durable += self._unflushed
         self._unflushed = []
 

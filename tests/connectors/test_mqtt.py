@@ -179,18 +179,34 @@ def test_sigterm_drains(place: Place, process: Process) -> None:
     assert numbers(0, 1_000) - left == {*process.durable()}
 
 
-def test_no_tick_overtakes_a_backlog(place: Place) -> None:
+def test_no_tick_overtakes_a_backlog(mqtt_url: str) -> None:
     """While the broker holds messages back, however few it has in flight, no tick; when it has none, ticks go on."""
-    ledger = Ledger()
-    with running(place.settings, place.topic_filter, ledger):
-        ledger.await_tick()
-    place.publish(0, 3_000)
-    ledger = Ledger()
-    with running(place.settings, place.topic_filter, ledger):
-        ledger.await_messages(3_000)
-        ledger.await_tick()
-    first = next(index for index, item in enumerate(ledger.durable) if isinstance(item, Tick))
-    assert numbers(0, 3_000) <= {item for item in ledger.durable[:first] if isinstance(item, bytes)}
+    for place in place_at(mqtt_url, receive_max=100):
+        with running(place.settings, place.topic_filter, first := Ledger()):
+            first.await_tick()
+        place.publish(0, 2_000)
+        with running(place.settings, place.topic_filter, ledger := Ledger()):
+            ledger.await_messages(2_000)
+            ledger.await_tick()
+        ticked = next(index for index, item in enumerate(ledger.durable) if isinstance(item, Tick))
+        assert numbers(0, 2_000) <= {item for item in ledger.durable[:ticked] if isinstance(item, bytes)}
+
+
+def test_a_pause_in_reading_does_not_cost_the_connection(mqtt_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a full inbox and a flush of several keepalives reading stops, but the client hears enough to stay connected."""
+    monkeypatch.setattr("connectors.mqtt_client.INBOX_BYTES_MAX", 10_000)
+    with Wire(mqtt_url) as wire:
+        for place in place_at(wire.url, keepalive_secs=1):
+            ledger = Ledger()
+            with running(place.settings, place.topic_filter, ledger):
+                ledger.await_tick()
+                ledger.flush_secs = 3.5
+                Place(MqttSettings(url=mqtt_url), place.prefix).publish(0, 2_000)
+                ledger.await_messages(1)
+                ledger.flush_secs = 0.0
+                ledger.await_messages(2_000)
+            assert sorted(ledger.messages()) == sorted(numbers(0, 2_000))
+            assert wire.connections == 1
 
 
 def test_several_clients_share_the_subscription(mqtt_url: str) -> None:
