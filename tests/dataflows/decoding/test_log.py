@@ -212,8 +212,7 @@ def test_a_deeply_nested_record_does_not_end_the_process() -> None:
     """In a thread of 1 MB of stack, half of Rust's default, up to the largest size that ptars is given and beyond."""
     code = """if True:
         import threading
-        from dataflows.decoding import columns
-from dataflows.decoding.columns import COLUMNAR_BYTES_MAX as most
+        from dataflows.decoding.columns import COLUMNAR_BYTES_MAX as most
         from tests.dataflows.decoding.one import read
         threading.stack_size(1024 * 1024)
         def run():
