@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from dataflows.decoding.dead_letter import dead_letter, header_text
 from dataflows.decoding.formats import Formats
 from dataflows.decoding.metrics import sift
-from dataflows.decoding.names import Names
+from dataflows.decoding.names import Names, flaw_in
 from dataflows.decoding.passing import Passed, passed
 from dataflows.decoding.protobuf_payload import decode_protobuf
 from dataflows.decoding.reasons import Flaw, Reason, shown
@@ -183,7 +183,7 @@ class ArrivalsDecoder:
             return Flaw(Reason.BAD_SHAPE, f"device_id is {shown(named)}, not a string")
         if place.device_id is None:
             device_id = self._template.device_id({**place.captures, DEVICE_ID: named})
-            if words := self._names.flaw_in(device_id):
+            if words := flaw_in(named) or self._names.flaw_in(device_id):
                 return Flaw(Reason.BAD_NAME, f"device id {shown(device_id)} {words}")
             key = device_id.encode()
             return place._replace(key=key, headers=(("device-id", key), *place.headers[1:]))

@@ -261,5 +261,6 @@ def test_odd_ids_reach_the_row_unharmed(device: str) -> None:
 def test_a_payload_that_has_to_name_its_device_and_does_not_is_refused(device: object, why: str) -> None:
     """Where the topic captures no device id, the rule for names holds for the payload's."""
     payload = json.dumps({"device_id": device, "metrics": {"a": 1}}).encode()
-    (letter,) = arrive(payload, topic="plant", by=decoder("plant")).records
-    assert (why, payload) == (reason(letter), letter.value)
+    for by in (decoder("{line}"), decoder("{line}", "{line}/{device_id}")):
+        (letter,) = arrive(payload, topic="plant", by=by).records
+        assert (why, payload) == (reason(letter), letter.value)
