@@ -73,9 +73,9 @@ def records_of(drawn: bytes, limits: Rules, now: int, offset: int, past: Sequenc
         elif kind < 200:
             again = repeatable[-1 - value % len(repeatable)]._replace(offset=offset, append=now)
             made.append(again if who < 192 else _negated(again))
-        elif kind < 244:
+        elif kind < 232:
             worker = (*WORKERS, *WORKERS, "stranger")[who % 5]
-            made.append(Tick(offset, now, worker, now + _pick(_leads(limits, now), event)))
+            made.append(Tick(offset, now, worker, now + _pick(_reaches(limits, now), event)))
         else:
             made.append(Bad(offset, now))
     return made
@@ -121,13 +121,32 @@ def _leads(limits: Rules, now: int) -> Sequence[int]:
     return (*honest, *edges, *honest, *behind, *wrong)
 
 
+def _reaches(limits: Rules, now: int) -> Sequence[int]:
+    """By how much a tick's time is ahead of its append time; nothing at all is the usual."""
+    boundary = (now - limits.lateness) // limits.length * limits.length + limits.lateness - now
+    return (
+        0,
+        boundary,
+        -1,
+        boundary - 1,
+        boundary - limits.length,
+        0,
+        boundary + 1,
+        -2_000,
+        1_000,
+        -limits.length,
+        40 * limits.length,
+    )
+
+
 def _pick(pool: Sequence[Any], choice: int) -> Any:
     return pool[choice % len(pool)]
 
 
 def cuts(log: Log, cuts_max: int = 12) -> st.SearchStrategy[list[int]]:
     """Where a log is cut into slices: one-row and empty slices among them, and cuts in gaps."""
-    return st.lists(st.integers(log.start, log.end), max_size=cuts_max).map(sorted)
+    offsets = st.integers(log.start, log.end)
+    return st.integers(0, cuts_max).flatmap(lambda count: st.lists(offsets, min_size=count, max_size=count)).map(sorted)
 
 
 @st.composite

@@ -62,13 +62,23 @@ def crashes_are_invisible(
     """Law 3: runs that end in a crash, each having fed some slices and committed the first of them, change nothing."""
     database = Database(Progress.begin(log.start))
     for fed, committed in [*runs, (len(cuts) + 2, len(cuts) + 2)]:
-        core = open_core(rules, database.progress, make)
-        outcomes = feed(core, slices(log, cuts, database.progress.resume)[:fed])
-        database.commit(outcomes[: min(fed, committed)])
+        _run_and_crash(rules, log, cuts, database, fed, committed, make)
     undisturbed = Database(Progress.begin(log.start))
     undisturbed.commit(run(rules, log, make=make))
     assert replace(database, progress=undisturbed.progress) == undisturbed
     assert replace(database.progress, judged=()) == replace(undisturbed.progress, judged=())
+
+
+def _run_and_crash(
+    rules: Rules, log: Log, cuts: Sequence[int], database: Database, fed: int, committed: int, make: MakeCore
+) -> None:
+    """Resume from the database, feed so many slices beyond what refills, and commit the first of them."""
+    position = database.progress.position
+    parts = slices(log, cuts, database.progress.resume)
+    refilling = sum(part.end <= position for part in parts) if fed else 0
+    core = open_core(rules, database.progress, make)
+    outcomes = feed(core, parts[: refilling + fed])
+    database.commit(outcomes[: refilling + min(fed, committed)])
 
 
 def settings_may_change(
@@ -79,9 +89,7 @@ def settings_may_change(
     regimes: dict[int, Rules] = {}
     for rules, fed, committed in cases:
         regimes[database.progress.position] = rules
-        core = open_core(rules, database.progress, make)
-        outcomes = feed(core, slices(log, cuts, database.progress.resume)[:fed])
-        database.commit(outcomes[: min(fed, committed)])
+        _run_and_crash(rules, log, cuts, database, fed, committed, make)
     position = database.progress.position
     oracle = Oracle(Rules())
     for record in log.records:
