@@ -211,17 +211,18 @@ def test_what_is_published_is_what_the_rows_are(migrated_url: str) -> None:
     """Rollups by device, in their partition; after a window its end; then revised rows, whole, and dead letters."""
     made = [
         closing(one(0, 1.0), one(1, 2.0, device_id="🌡"), refused=1),
-        closing(late=(one(11, 5.0, late=True),), end=20, window=1),
+        closing(one(10, 3.0, after_ms=LENGTH_MS), late=(one(11, 5.0, late=True),), end=20, window=1),
     ]
     of, published = store(migrated_url), Kept()
     claim = claimed(of, 3)
     items = drawn.outcomes(made, 3)
     seal(of, claim, claim.progress, items, published)
     told = [(r.topic, r.key, r.partition, dict(r.headers), Rollup.FromString(r.value)) for r in published.records[:-1]]
-    first, second, end_0, end_1, revised = told
+    first, second, end_0, third, end_1, revised = told
     assert first[:4] == ("aggregates.minute", b"boiler-7", 3, {})
     assert second[1] == "🌡".encode()
     assert (first[4].count, first[4].bucket, first[4].length_ms, first[4].revision) == (1, FIRST_BUCKET, LENGTH_MS, 0)
+    assert (third[1], third[4].bucket) == (b"boiler-7", FIRST_BUCKET + LENGTH_MS)
     for i, (_, key, partition, headers, value) in enumerate([end_0, end_1]):
         end = FIRST_BUCKET + (i + 1) * LENGTH_MS
         assert (key, partition, headers) == (None, 3, {"closed": b"%d" % end})

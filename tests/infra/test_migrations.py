@@ -1,6 +1,6 @@
 """Migrations: each applied once, wholly or not at all, in order, whoever runs them and however often."""
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -36,15 +36,12 @@ def test_each_is_applied_once_and_in_order(database_url: str, folder: Path) -> N
 
 def test_several_at_once_apply_each_once(database_url: str, folder: Path) -> None:
     """Under a lock: the others wait, and find it done."""
-    done: list[int] = []
-    threads = [
-        threading.Thread(target=lambda: done.extend(one.number for one in migrate(database_url, folder)))
-        for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    (folder / "0001_things.sql").write_text(
+        "select pg_sleep(0.1); create table things (id int); insert into things values (1);"
+    )
+    with ThreadPoolExecutor(4) as pool:
+        runs = pool.map(lambda _: [one.number for one in migrate(database_url, folder)], range(4))
+    done = [number for run in runs for number in run]
     assert sorted(done) == [1, 2]
     assert rows(database_url, "select id from things") == [(1,), (2,)]
 
