@@ -198,8 +198,8 @@ class Row:
         """The columns in which a row of the core is wrong.
 
         Count and ends are exact, to the sign of a zero. The mean may be off by 4 ulp of the largest value, m2
-        by 10⁻¹² of itself, by what that error of a mean would add, and by what underflows; ``slack`` times that for rows
-        that were revised.
+        by 10⁻¹² of itself, by what that error of a mean would add, and by what underflows; ``slack`` times that for
+        rows that were revised.
         """
         exact = ("count", "min", "max", "first", "last", "first_ts", "last_ts")
         wrong = [name for name in exact if not same_bits(getattr(self, name), row[name])]
@@ -221,7 +221,7 @@ def _grouped(readings: Iterable[Reading], length: int) -> dict[tuple[int, str, s
     for reading in readings:
         key = (reading.event - reading.event % length, reading.device, reading.metric)
         groups.setdefault(key, []).append(reading)
-    return {key: _row(group) for key, group in groups.items()}
+    return {key: row_of(group) for key, group in groups.items()}
 
 
 def identity(reading: Reading) -> tuple[str, str, int, bytes]:
@@ -237,7 +237,8 @@ def without_repeats(readings: Iterable[Reading]) -> list[Reading]:
     return list(seen.values())
 
 
-def _row(readings: Sequence[Reading]) -> Row:
+def row_of(readings: Sequence[Reading]) -> Row:
+    """The rollup of these readings, all of them."""
     ordered = sorted(readings, key=lambda r: (r.event, r.offset))
     values = [Fraction(reading.value) for reading in ordered]
     mean = sum(values) / Fraction(len(values))
