@@ -13,7 +13,7 @@ from schemas.log import Outcome, Refused
 from schemas.progress import Claim, Counts
 from schemas.record import Record
 from schemas.settings import DatabaseSettings
-from tests.connectors.outcomes import LENGTH_MS
+from tests.connectors.outcomes import FIRST_BUCKET, LENGTH_MS, Reading, Step, outcomes
 
 TOPIC = "raw.events"
 TABLES = ("rollups_1m", "late_readings", "progress", "ledger", "ledger_days")
@@ -93,3 +93,30 @@ def seal(
     mine = writer(claim, publisher)
     counts = sum((item.counts for item in items), Counts())
     of.seal(claim, before, items[-1].progress, lambda transaction: mine.write(transaction, items, counts))
+
+
+def items() -> list[Outcome]:
+    """Three windows of one series, each with a reading on time, a late one of the first, and a refusal."""
+    made = []
+    for i in range(3):
+        bucket = FIRST_BUCKET + i * LENGTH_MS
+        on_time = (Reading(10 * i, "boiler-7", "temperature", bucket, 21.5, False),)
+        late = (Reading(10 * i + 1, "boiler-7", "temperature", FIRST_BUCKET + 1, 22.5, True),)
+        made.append(Step(10 * i + 10, bucket, on_time, late, 1))
+    return outcomes(made)
+
+
+def undisturbed(conninfo: str) -> None:
+    """Seal ``items``, one by one, with nothing going wrong."""
+    of = store(conninfo)
+    claim = claimed(of)
+    before = claim.progress
+    for item in items():
+        seal(of, claim, before, [item])
+        before = item.progress
+    of.close()
+
+
+def assert_no_secret(conninfo: str, message: str) -> None:
+    password = psycopg.conninfo.conninfo_to_dict(conninfo).get("password")
+    assert password is None or password not in message
