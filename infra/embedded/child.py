@@ -84,11 +84,16 @@ class Child:
         """None while it runs."""
         return self._keeper.poll()
 
+    def ask_to_stop(self) -> None:
+        """Begin to stop, without waiting; `stop` must follow. Safe to call on what has ended."""
+        if self._keeper.poll() is None:
+            self._keeper.terminate()
+
     def stop(self) -> None:
         """Ask the server to stop in order; kill it when it has not within its grace. Safe to call twice."""
         if self._keeper.poll() is not None:
             return
-        self._keeper.terminate()
+        self.ask_to_stop()
         try:
             self._keeper.wait(self.command.grace_secs + 1)
         except subprocess.TimeoutExpired:

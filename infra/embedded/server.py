@@ -96,6 +96,11 @@ class Server(ABC):
         self.begin()
         self.await_ready()
 
+    def ask_to_stop(self) -> None:
+        """Begin to stop, without waiting, so that several stop at once; `stop` must follow."""
+        if self._child is not None:
+            self._child.ask_to_stop()
+
     def stop(self) -> None:
         """Stop in order; the data stay. Safe to call twice."""
         if self._child is not None:
