@@ -35,12 +35,14 @@ class Decoded:
     """What ``Arrivals`` became: ``records`` in their order, and what to count.
 
     ``messages`` went to the events topic, ``untimed`` of them without a time of their own: sent twice, they cannot
-    be told apart. ``dead_letters`` counts payloads that were refused, or a part of which was, by their first reason.
+    be told apart; ``old`` of them happened longer before their arrival than the allowed lateness. ``dead_letters``
+    counts payloads that were refused, or a part of which was, by their first reason.
     """
 
     records: list[Record] = field(default_factory=list)
     messages: int = 0
     untimed: int = 0
+    old: int = 0
     dead_letters: Counter[Reason] = field(default_factory=Counter)
 
 
@@ -66,6 +68,7 @@ class ArrivalsDecoder:
         self._template: TopicTemplate = compile_topic(mqtt.topic, mqtt.device_id_template)
         self._formats = Formats(decoding.formats)
         self._limits = TimeLimits.of(windows)
+        self._lateness_ms = round(windows.allowed_lateness_secs * 1000)
         self._metrics_max = decoding.metrics_max
         self._payload_bytes_max = decoding.payload_bytes_max
         self._events_topic = kafka.events_topic
@@ -127,6 +130,7 @@ class ArrivalsDecoder:
         decoded.records.append(Record(self._events_topic, value, place.key, place.headers, None, ingest_time))
         if not said.ts:
             decoded.untimed += 1
+        decoded.old += ts < ingest_time - self._lateness_ms
         return None
 
     def _decode_payload(
@@ -155,6 +159,7 @@ class ArrivalsDecoder:
             decoded.records.append(Record(self._events_topic, value, place.key, place.headers, None, ingest_time))
             if said.ts is None:
                 decoded.untimed += 1
+            decoded.old += ts < ingest_time - self._lateness_ms
         return flaw
 
     def _placed(self, place: _Place, device_id: Any, ts: Any, ingest_time: int) -> tuple[_Place, int] | Flaw:
