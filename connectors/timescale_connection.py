@@ -42,6 +42,9 @@ UNREADABLE: Final = (
 )  # and never what libpq says about it, which would quote the password
 
 
+_LIBPQ_ASKS: Final = "Is the server running on that host and accepting TCP/IP connections?"
+
+
 def connect(conninfo: str, application: str) -> Connection:
     """A connection in autocommit mode. Raises ``psycopg.OperationalError`` where the server cannot be reached."""
     given = read_conninfo(conninfo)
@@ -85,7 +88,7 @@ def place(conninfo: str) -> str:
 
 def unreachable(conninfo: str, error: psycopg.Error) -> OperatorError:
     """The message for a database that does not let us in; what the server said is in it."""
-    said = " ".join(str(error).split())
+    said = " ".join(str(error).split()).removesuffix(_LIBPQ_ASKS).rstrip(" .")
     password = read_conninfo(conninfo).get("password")
     if password:
         said = said.replace(str(password), "***")

@@ -88,7 +88,8 @@ def _print_answer(cursor: psycopg.Cursor[tuple[Any, ...]], out: TextIO, as_csv: 
     found = cursor.fetchmany(rows_max) if rows_max else cursor.fetchall()
     print(*table(header, found), sep="\n", file=out)
     left = cursor.rowcount - len(found)
-    print(f"({cursor.rowcount} rows" + (f", {left} not shown: --rows 0 shows all" if left else "") + ")", file=out)
+    count = "1 row" if cursor.rowcount == 1 else f"{cursor.rowcount} rows"
+    print(f"({count}, {left} not shown: --rows 0 shows all)" if left else f"({count})", file=out)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,7 +2,7 @@
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from connectors import timescale_connection
 from connectors.timescale_rollups import check_tables
@@ -89,3 +89,15 @@ def test_a_flow_that_counted_nothing_stands_in_nobodys_way(migrated_url: str) ->
     """A name that was mistyped once: its progress is there, its readings are not."""
     claimed(store(migrated_url, "minute_rolups"))
     assert store(migrated_url).standing(TOPIC) == {}
+
+
+def test_a_database_that_is_not_utf8_is_refused(migrated_url: str) -> None:
+    """It would keep bytes, and count an id's characters wrongly, or refuse an emoji at night."""
+    name = f"{conninfo_to_dict(migrated_url)['dbname']}_ascii"
+    with psycopg.connect(migrated_url, autocommit=True) as connection:
+        connection.execute(f"create database {name} template template0 encoding 'SQL_ASCII' locale 'C'".encode())
+        try:
+            with pytest.raises(OperatorError, match="encoded in SQL_ASCII; device ids need UTF8"):
+                check_tables(make_conninfo(migrated_url, dbname=name), "rollups_1m")
+        finally:
+            connection.execute(f"drop database {name} with (force)".encode())
