@@ -70,13 +70,13 @@ load *args:
 [group("develop")]
 [no-exit-message]
 test *args: (_sync "test") lint types
-    exec python -m pytest -m "not integration" "$@"
+    exec python -m pytest "$@"
 
 # Tests against the servers of MQTT_URL, KAFKA_BOOTSTRAP_SERVERS, DATABASE_URL
 [group("develop")]
 [no-exit-message]
 test-integration *args: (_sync "test")
-    exec python -m pytest -m integration "$@"
+    exec python -m pytest --real -m contract "$@"
 
 # Lint and formatting, changing nothing
 [group("develop")]

@@ -1,4 +1,4 @@
-"""Servers for tests: those the environment names, else embedded ones, started when first asked for.
+"""Servers for tests: embedded ones, started when first asked for; with --real those that the environment names.
 
 Rule: a test names what it needs (`kafka_bootstrap`, `database_url`, `mqtt_url`) and neither knows nor cares
 which kind it gets. The embedded ones are shared by a session (one set a pytest-xdist worker), so a test
@@ -71,23 +71,38 @@ def mqtt_broker(server_data: Path) -> Iterator[MqttBroker]:
     broker.stop()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--real",
+        action="store_true",
+        help="use the servers of MQTT_URL, KAFKA_BOOTSTRAP_SERVERS and DATABASE_URL; skip what has none",
+    )
+
+
+def _address(request: pytest.FixtureRequest, variable: str, embedded: str, attribute: str) -> str:
+    if not request.config.getoption("--real"):
+        return str(getattr(request.getfixturevalue(embedded), attribute))
+    if not (given := os.environ.get(variable)):
+        pytest.skip(f"--real, and the environment has no {variable}")
+    return given
+
+
 @pytest.fixture(scope="session")
 def kafka_bootstrap(request: pytest.FixtureRequest) -> str:
-    """`bootstrap.servers` of a Kafka: KAFKA_BOOTSTRAP_SERVERS, or the embedded one."""
-    given = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
-    return given or str(request.getfixturevalue("kafka").bootstrap_servers)
+    """`bootstrap.servers` of a Kafka."""
+    return _address(request, "KAFKA_BOOTSTRAP_SERVERS", "kafka", "bootstrap_servers")
 
 
 @pytest.fixture(scope="session")
 def mqtt_url(request: pytest.FixtureRequest) -> str:
-    """The URL of an MQTT broker: MQTT_URL, or the embedded one."""
-    return os.environ.get("MQTT_URL") or str(request.getfixturevalue("mqtt_broker").url)
+    """The URL of an MQTT broker."""
+    return _address(request, "MQTT_URL", "mqtt_broker", "url")
 
 
 @pytest.fixture(scope="session")
 def admin_url(request: pytest.FixtureRequest) -> str:
-    """A PostgreSQL where databases may be created: DATABASE_URL, or the embedded one."""
-    return os.environ.get("DATABASE_URL") or str(request.getfixturevalue("postgres").conninfo)
+    """A PostgreSQL where databases may be created."""
+    return _address(request, "DATABASE_URL", "postgres", "conninfo")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from tests.connectors.contract import Contract
 from tests.connectors.cut_wire import Wire, wire
 from tests.connectors.timescale_tables import TOPIC, claimed, rows, store
 
-pytestmark = pytest.mark.embedded
+pytestmark = [pytest.mark.embedded, pytest.mark.contract]
 WRITE = "insert into numbers values (%s)"
 
 

@@ -15,7 +15,7 @@ from tests.connectors import outcomes as drawn
 from tests.connectors.outcomes import FIRST_BUCKET, LENGTH_MS, Reading, Step
 from tests.connectors.timescale_tables import Kept, claimed, emptied, everything, rows, seal, store, writer
 
-pytestmark = pytest.mark.embedded
+pytestmark = [pytest.mark.embedded, pytest.mark.contract]
 shared_database = settings(
     deadline=None,
     max_examples=max(settings.default.max_examples // 4, 10),  # each takes a quarter of a second

@@ -9,7 +9,7 @@ from connectors.timescale_rollups import check_tables
 from schemas.errors import OperatorError
 from tests.connectors.timescale_tables import TOPIC, assert_no_secret, claimed, items, seal, store, undisturbed
 
-pytestmark = pytest.mark.embedded
+pytestmark = [pytest.mark.embedded, pytest.mark.contract]
 
 
 def refusal(conninfo: str, **changes) -> str:

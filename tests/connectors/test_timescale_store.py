@@ -26,7 +26,7 @@ from tests.connectors.timescale_tables import (
     writer,
 )
 
-pytestmark = pytest.mark.embedded
+pytestmark = [pytest.mark.embedded, pytest.mark.contract]
 
 
 ITEMS = items()

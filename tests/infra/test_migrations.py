@@ -10,7 +10,7 @@ from infra.migrations import MIGRATIONS, migrate, migrations
 from schemas.errors import OperatorError
 from tests.connectors.timescale_tables import rows
 
-pytestmark = pytest.mark.embedded
+pytestmark = [pytest.mark.embedded, pytest.mark.contract]
 
 
 @pytest.fixture

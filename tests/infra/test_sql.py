@@ -7,7 +7,7 @@ import pytest
 from infra.sql import ask, shown, table
 from schemas.errors import OperatorError
 
-pytestmark = pytest.mark.embedded
+pytestmark = [pytest.mark.embedded, pytest.mark.contract]
 
 
 def answer(conninfo: str, query: str, **options) -> list[str]:
