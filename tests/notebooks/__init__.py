@@ -1,0 +1,1 @@
+"""The notebooks, run as a reader would run them."""
