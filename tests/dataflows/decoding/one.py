@@ -84,5 +84,6 @@ def read(values: Sequence[bytes], headers: Mapping[int, Headers] | None = None, 
 
 def messages(log: LogSlice) -> list[Message]:
     """Messages of a slice, by offset."""
-    rows = log.messages.select("device_id", "event_time", "metric", "value").iter_rows()
+    rows = log.messages.select("device_id", "event_time", "metric", "value").rows()
+    assert all(len(names) == len(set(names)) for _, _, names, _ in rows), "a metric stands twice in a message"
     return [Message(device_id, ts, dict(zip(names, values, strict=True))) for device_id, ts, names, values in rows]

@@ -7,6 +7,8 @@ import sys
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dataflows.decoding import columns
 from dataflows.decoding.columns import COLUMNAR_BYTES_MAX
@@ -16,7 +18,7 @@ from schemas.arrivals import Tick
 from schemas.log import LogSlice
 from schemas.telemetry_pb2 import Telemetry
 from tests.dataflows.decoding.one import NOW, Message, messages, read
-from tests.dataflows.decoding.payloads import entry
+from tests.dataflows.decoding.payloads import GOOD_TELEMETRY, GOOGLE_ALONE, PANIC, PTARS_ALONE, entry
 
 DOUBLE = b"\x11" + struct.pack("<d", 1.5)
 FLOAT = b"\x15" + struct.pack("<f", 1.5)
@@ -38,7 +40,7 @@ REFUSED: list[tuple[bytes, str, str]] = [
     (json.dumps({"metrics": {"a": 1}}).encode(), "bad_protobuf", ""),
     (b"\x0a\x02\xff\xfe" + GOOD, "bad_protobuf", "UTF-8"),
     (HEAD + entry(b"\xff", DOUBLE), "bad_protobuf", "UTF-8"),
-    (GOOD + b"\x22" + b"\xff" * 9 + b"\x01", "bad_protobuf", ""),  # a length of 2⁶⁴ − 1
+    (GOOD + PANIC, "bad_protobuf", ""),
     (b"\x0a" + b"\xff" * 9 + b"\x01", "bad_protobuf", ""),
     (b"+" * (COLUMNAR_BYTES_MAX + 1), "bad_protobuf", ""),
     (b"+" * 900_000, "bad_protobuf", ""),
@@ -93,6 +95,8 @@ RIGHT: list[tuple[bytes, Message]] = [
     # unknown fields, and defaults that some encoders leave out
     (GOOD + b"\x28\x05\x2b\x08\x01\x2c", Message("d", NOW, {"a": 1.5, "b": 0.0})),
     (HEAD + entry(b"a", b""), Message("d", NOW, {"a": 0.0})),
+    (GOOD + GOOGLE_ALONE, Message("d", NOW, {"a": 1.5, "b": 0.0})),
+    (telemetry(metrics={"a": 1}) + PTARS_ALONE, Message("d", NOW, {"a": 1.0})),
     # of a metric that stands twice the last one counts, as in every protobuf map
     (HEAD + entry(b"a", DOUBLE) + entry(b"a", ZERO), Message("d", NOW, {"a": 0.0})),
     (HEAD + entry(b"a", ZERO) + entry(b"b", ZERO) + entry(b"a", DOUBLE), Message("d", NOW, {"a": 1.5, "b": 0.0})),
@@ -128,6 +132,25 @@ def test_refused_by_hundreds_among_many() -> None:
     log = read(values)
     assert [100 + i for i in range(1_000) if i % 3] == log.messages["offset"].to_list()
     assert [100 + i for i in range(1_000) if not i % 3] == sorted(refused.offset for refused in log.refused)
+
+
+def test_limits_are_exact_where_rows_are_judged_by_columns() -> None:
+    """As many metrics as allowed are taken, and one more is not; the same for the first and last time."""
+    three, four = (telemetry(metrics={f"m{i}": 1 for i in range(count)}) for count in (3, 4))
+    log = read([three, four, three], metrics_max=3)
+    assert [("too_many_metrics", 101)] == [(refused.reason, refused.offset) for refused in log.refused]
+    for edge, beyond in ((253_402_300_799_999, 1), (-62_135_596_800_000, -1)):
+        log = read([telemetry(ts=edge, metrics={"a": 1}), telemetry(ts=edge + beyond, metrics={"a": 1})])
+        assert [edge] == log.messages["event_time"].to_list()
+        assert ["bad_timestamp"] == [refused.reason for refused in log.refused]
+
+
+@given(st.lists(GOOD_TELEMETRY, min_size=1))
+def test_what_is_good_is_not_suspected(values: list[bytes]) -> None:
+    """Suspicion costs a hundred times as much as none: Google's own encoding of a good message raises none."""
+    values = [value for value in values if Telemetry.FromString(value).metrics] or [GOOD]
+    flags = columns.suspicious(columns.parse(values), [len(value) for value in values], 1_000)
+    assert not flags.any()
 
 
 def test_a_metric_given_twice_is_found_among_however_many_names(monkeypatch: pytest.MonkeyPatch) -> None:
