@@ -14,6 +14,7 @@ import threading
 from typing import Final
 
 from connectors import mqtt_address
+from connectors.mqtt_backlog import Backlog
 from connectors.mqtt_connection import Connection, Refused, check_gmqtt, wall_clock_ms
 from connectors.mqtt_inbox import Acknowledgement, Inbox
 from connectors.mqtt_publish import Publish, write_pubacks
@@ -169,11 +170,13 @@ class MqttClient:
     async def _ask_for_ticks(self, connection: Connection) -> None:
         """Ask whether the broker holds anything back, until it says no, each ``tick_secs``."""
         quarter_secs = self._settings.tick_secs / 4
+        backlog = Backlog(wall_clock_ms(), self._inbox.received) if self._session_present else None
         while True:
             now_ms = wall_clock_ms()
             with self._lock:
                 gauge = self._inbox.gauge
                 due = not gauge.asking and abs(now_ms - self._ticked_ms) >= 875 * self._settings.tick_secs
+                due = due and (backlog is None or backlog.over(now_ms, self._inbox.received))
                 if due:
                     gauge.ask(now_ms)
             if due:
