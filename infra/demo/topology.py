@@ -44,9 +44,11 @@ LOCK: Final = "demo.lock"
 HISTORY_SECS_MAX: Final = 120.0
 CAUGHT_UP_SECS_MAX: Final = 5.0
 HASTE: Final = {
-    "epoch_interval_ms": 25,  # rumqttd passes 100 messages an epoch, and history is thousands
+    "epoch_interval_ms": 50,  # a reading's way into the log
     "progress_every_secs": 1,  # so that a person sees the log move
 }
+"""Where the demo's settings are not those of demo.yaml."""
+
 CREDENTIALS: Final = {"username": "MQTT_USERNAME", "password": "MQTT_PASSWORD", "ca_file": "MQTT_CA_FILE"}
 PASSED_ON: Final = ("HOME", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", *CREDENTIALS.values())
 """What of our own environment a child is given, beside the addresses."""
