@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -17,9 +18,10 @@ from bytewax.dataflow import Dataflow
 from bytewax.testing import cluster_main, run_main
 
 from connectors import stopping
+from infra.embedded.postgres import PostgresServer
 from tests.connectors.kept_log import KeptLog
 from tests.connectors.seen_flow import PARTITIONS, TABLE, flow
-from tests.connectors.timescale_tables import rows
+from tests.connectors.timescale_tables import migrated, rows
 
 pytestmark = pytest.mark.embedded
 
@@ -147,3 +149,34 @@ def test_a_second_copy_started_by_mistake_stops_the_first(seen_url: str) -> None
             second.send_signal(signal.SIGTERM)
             assert second.wait(30) == 0
     assert_each_once(seen_url)
+
+
+@pytest.fixture
+def mortal_url(postgres: PostgresServer) -> Iterator[str]:
+    """A database of a server that the test may kill, whatever DATABASE_URL says."""
+    name = f"mortal_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(postgres.conninfo, autocommit=True) as admin:
+        admin.execute(f"create database {name}".encode())
+    conninfo = migrated(psycopg.conninfo.make_conninfo(postgres.conninfo, dbname=name))
+    with psycopg.connect(conninfo) as connection:
+        connection.execute(TABLE)
+    yield conninfo
+    with psycopg.connect(postgres.conninfo, autocommit=True) as admin:
+        admin.execute(f"drop database {name} with (force)".encode())
+
+
+def test_a_database_that_is_killed_and_comes_back_changes_nothing(postgres: PostgresServer, mortal_url: str) -> None:
+    """Twice in the midst of writing: the process waits, finds out what became of its last commit, and goes on."""
+    with process(mortal_url, ENDLESS) as writing:
+        for _ in range(2):
+            wait_for_rows(mortal_url, 1 + rows(mortal_url, "select count(*) from seen")[0][0])
+            postgres.kill()
+            postgres.start()
+        wait_for_rows(mortal_url, 1 + rows(mortal_url, "select count(*) from seen")[0][0])
+        writing.send_signal(signal.SIGTERM)
+        assert writing.wait(30) == 0
+        said = writing.stderr.read()
+        assert "Nothing is lost; trying again" in said
+        assert "The database is back" in said
+    assert_each_once(mortal_url)
+    assert rows(mortal_url, "select generation from progress") == [(1,)] * PARTITIONS
