@@ -95,7 +95,7 @@ class Tls:
 
 @dataclass(frozen=True)
 class Login:
-    """The one user; everyone else is refused."""
+    """The one user (a name without a comma); everyone else is refused."""
 
     username: str
     password: str
@@ -168,8 +168,9 @@ class MqttBroker(Server):
         (etc / "broker.xml").write_text(configuration)
         if self._login is not None:
             (self.data / "login.config").write_text(_LOGIN)
-            _write_secret(self.data / "users.properties", f"{self._login.username}={self._login.password}\n")
-            (self.data / "roles.properties").write_text(f"clients={self._login.username}\n")
+            username, password = _property(self._login.username), _property(self._login.password)
+            _write_secret(self.data / "users.properties", f"{username}={password}\n")
+            (self.data / "roles.properties").write_text(f"clients={username}\n")
 
     def _acceptor(self) -> str:
         options = {
@@ -195,6 +196,12 @@ class MqttBroker(Server):
 def _connack(connection: socket.socket) -> bool:
     connection.sendall(_CONNECT)
     return connection.recv(1)[:1] == bytes([_CONNACK])
+
+
+def _property(text: str) -> str:
+    """A key or value of a Java properties file, where `=`, `:`, `#`, spaces and all but Latin-1 mean something else."""
+    units = text.encode("utf-16-be")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
 
 
 def _write_secret(file: Path, text: str) -> None:

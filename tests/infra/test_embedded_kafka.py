@@ -1,0 +1,122 @@
+"""Apache Kafka really starts, keeps what it acknowledged, and leaves nothing behind."""
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from infra.embedded.cache import cache_directory
+from infra.embedded.jars import verified_jars
+from infra.embedded.kafka import _JARS, KafkaBroker
+from infra.embedded.ports import is_free
+from schemas.errors import OperatorError
+from tests.infra.test_embedded_child import is_alive
+
+pytestmark = pytest.mark.embedded
+SECS_MAX = 60
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    """A broker whose path has what breaks class paths and lists of directories."""
+    broker = KafkaBroker(tmp_path_factory.mktemp("kafka") / "a path, with: signs")
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+def new_topic(broker: KafkaBroker) -> str:
+    """A topic of one partition."""
+    name = f"t-{uuid.uuid4().hex}"
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    admin.create_topics([NewTopic(name, num_partitions=1)])[name].result(SECS_MAX)
+    return name
+
+
+def produce(broker: KafkaBroker, topic: str, *values: bytes) -> None:
+    """Return when all are acknowledged by all."""
+    producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "acks": "all", "compression.type": "zstd"})
+    for value in values:
+        producer.produce(topic, value)
+    assert producer.flush(SECS_MAX) == 0
+
+
+def consume(broker: KafkaBroker, topic: str, count: int) -> list[bytes]:
+    """The first records of the topic."""
+    consumer = Consumer({"bootstrap.servers": broker.bootstrap_servers, "group.id": topic})
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    messages = consumer.consume(count, SECS_MAX)
+    consumer.close()
+    return [message.value() for message in messages if message.error() is None]
+
+
+def test_records_survive_a_kill_and_the_address_stays(broker: KafkaBroker) -> None:
+    """What was acknowledged is there after kill -9 and a start on the same data."""
+    topic, address = new_topic(broker), broker.bootstrap_servers
+    produce(broker, topic, b"before")
+    broker.kill()
+    broker.start()
+    assert broker.bootstrap_servers == address
+    produce(broker, topic, b"after")
+    assert consume(broker, topic, 2) == [b"before", b"after"]
+
+
+def test_another_object_continues_on_the_same_data(broker: KafkaBroker) -> None:
+    """The directory is all that has to be known; topics are as they were, and their ids."""
+    topic = new_topic(broker)
+    produce(broker, topic, b"kept")
+    broker.stop()
+    again = KafkaBroker(broker.data)
+    again.start()
+    try:
+        assert consume(again, topic, 1) == [b"kept"]
+    finally:
+        again.stop()
+        broker.start()
+
+
+def test_stop_leaves_no_process_and_no_port(broker: KafkaBroker) -> None:
+    """Neither broker nor controller listens."""
+    pid, port = broker.pid, broker.port
+    controller = int((broker.data / "server.properties").read_text().partition("1@127.0.0.1:")[2].split()[0])
+    assert not is_free(port)
+    assert not is_free(controller)
+    broker.stop()
+    assert not is_alive(pid)
+    assert is_free(port)
+    assert is_free(controller)
+    broker.start()
+
+
+def test_a_death_is_noticed(broker: KafkaBroker) -> None:
+    """`check` says nothing of a broker that runs, and raises for one that does not."""
+    broker.check()
+    broker.kill()
+    with pytest.raises(OperatorError, match="Apache Kafka ended by itself"):
+        broker.check()
+    broker.start()
+
+
+def test_what_kafka_refuses_is_said_at_once(tmp_path: Path) -> None:
+    """A wrong property ends the start with Kafka's own words, not with a timeout."""
+    broker = KafkaBroker(tmp_path, properties={"num.io.threads": "many"})
+    with pytest.raises(OperatorError, match=r"(?s)Apache Kafka ended by itself.*num\.io\.threads"):
+        broker.start()
+
+
+def test_a_tampered_jar_is_refused(tmp_path: Path) -> None:
+    """Nothing is started."""
+    jars = verified_jars(_JARS, cache_directory(), print)
+    copy = tmp_path / jars.name
+    shutil.copytree(jars, copy)
+    with next(copy.glob("kafka-clients-*.jar")).open("r+b") as jar:
+        jar.seek(1000)
+        jar.write(b"!")
+    broker = KafkaBroker(tmp_path / "data", cache=tmp_path)
+    with pytest.raises(OperatorError, match=r"kafka-clients-.*has another SHA-256"):
+        broker.start()
+    assert not broker.running
