@@ -13,9 +13,8 @@ import logging
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable
 from importlib import metadata
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from gmqtt import Client, Subscription
 from gmqtt.mqtt.connection import MQTTConnection
@@ -35,6 +34,9 @@ OPEN_SECS_MAX: Final = 10.0
 NEVER_RECONNECT: Final = {"reconnect_retries": -2}  # -1 is for ever, 0 is once
 KEEP_RETAINED: Final = 1  # retained messages are sent when the subscription is new, not at each start
 SESSION_TAKEN_OVER: Final = 0x8E
+CLOSE_SECS_MAX: Final = 1.0
+KEEPALIVE: Final = "keepalive"
+Asker = asyncio.Future[None] | Literal["keepalive"] | None  # who waits for a PINGRESP; None is ``on_answer``
 
 
 class Events(Protocol):
@@ -77,7 +79,7 @@ class Connection:
         self._settings = settings
         self._address = address
         self._events = events
-        self._pings: deque[bool] = deque()  # sent and not answered: True for a question, False for a keepalive
+        self._pings: deque[Asker] = deque()  # sent and not answered, in order
         self._lost: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._subscribed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._broken: OperatorError | None = None
@@ -125,11 +127,15 @@ class Connection:
             )
 
     async def close(self) -> None:
-        """Say goodbye, send what is written, close. The session stays with the broker."""
+        """Send what is written, wait until the broker has read it, say goodbye. The session stays with the broker."""
         if self._breath is not None:
             self._breath.cancel()
         try:
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(CLOSE_SECS_MAX):
+                if not self._lost.done() and self._client.is_connected:
+                    # Brokers that read in one thread and work in another may leave what stands before a DISCONNECT.
+                    self._ping(answered := asyncio.get_running_loop().create_future())
+                    await asyncio.wait({answered, self._lost}, return_when=asyncio.FIRST_COMPLETED)
                 await self._client.disconnect()
         except (OSError, TimeoutError, AttributeError):  # AttributeError: there never was a transport
             pass
@@ -141,8 +147,7 @@ class Connection:
 
     def ask(self) -> None:
         """Send a PINGREQ whose answer goes to ``on_answer``."""
-        self._pings.append(True)
-        MQTTConnection._send_ping_request(self._client._connection)
+        self._ping(None)
 
     def pause(self) -> None:
         """Read no further, but draw breath each half keepalive: a gmqtt that hears nothing closes the connection."""
@@ -213,15 +218,18 @@ class Connection:
         self._events.on_publish(message)
 
     def _on_pingresp_packet(self, _command: int, _body: bytes) -> None:
-        if self._pings and self._pings.popleft():
+        asked_by = self._pings.popleft() if self._pings else KEEPALIVE
+        if asked_by is None:
             self._events.on_answer()
+        elif isinstance(asked_by, asyncio.Future) and not asked_by.done():
+            asked_by.set_result(None)
 
     def _ping_keepalive(self) -> None:
-        self._pings.append(False)
+        self._ping(KEEPALIVE)
+
+    def _ping(self, asked_by: "Asker") -> None:
+        self._pings.append(asked_by)
         MQTTConnection._send_ping_request(self._client._connection)
-
-
-Clock = Callable[[], int]
 
 
 def wall_clock_ms() -> int:

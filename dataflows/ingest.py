@@ -2,8 +2,9 @@
 
     MQTT ─(Arrivals, Tick)─▶ decode ─(Record…)─▶ Kafka: raw.events, raw.dead_letter
 
-Guarantee: a message is acknowledged to the MQTT broker only after its records are on all in-sync replicas. Ticks follow
-the messages they speak of, in every partition.
+Guarantee: a message is acknowledged to the MQTT broker only after its records are on all in-sync replicas. Where it
+comes again although they are, it is acknowledged and not appended twice. Ticks follow the messages they speak of, in
+every partition.
 
 Run it: python -m bytewax.run "dataflows.ingest:flow('infra/settings/prod.yaml')" -s 1
 """
@@ -17,11 +18,14 @@ from bytewax.outputs import Sink
 
 from connectors import epochs, kafka_topics
 from connectors.kafka_sink import KafkaSink
+from connectors.kafka_tail import tail_values
 from connectors.mqtt import MqttSource
 from connectors.stopping import one_message
 from dataflows.decoding.arrivals import ArrivalsDecoder
+from dataflows.decoding.backlog import Backlog
 from dataflows.decoding.ticks import tick_records
 from dataflows.decoding.topics import compile_topic
+from dataflows.redelivery import Appended, runs
 from schemas.arrivals import Arrivals, Tick
 from schemas.record import Record
 from schemas.settings import Settings
@@ -38,28 +42,53 @@ def flow(settings_path: str) -> Dataflow:
     kafka_topics.check(settings, settings.kafka.events_topic, settings.kafka.dead_letter_topic)
     topic = compile_topic(settings.mqtt.topic, settings.mqtt.device_id_template)
     source = MqttSource(settings.mqtt, topic.filter)
-    return build(source, KafkaSink(settings.kafka, settings.mqtt.workers), settings)
+    return build(source, KafkaSink(settings.kafka, settings.mqtt.workers), settings, read_back(settings))
 
 
-def build(source: Source[Arrivals | Tick], sink: Sink[Written], settings: Settings) -> Dataflow:
+def read_back(settings: Settings) -> Appended:
+    """What the log was given last: all that the broker may send again is among it."""
+    unacknowledged_max = settings.mqtt.clients * settings.mqtt.receive_max
+    appended = Appended(unacknowledged_max * settings.kafka.partitions)
+    appended.add(tail_values(settings.kafka, settings.kafka.events_topic, unacknowledged_max))
+    return appended
+
+
+def build(
+    source: Source[Arrivals | Tick], sink: Sink[Written], settings: Settings, appended: Appended | None = None
+) -> Dataflow:
     """The wiring. Source and sink have one part an ingest worker, so what one receives stays with one."""
     ingest = Dataflow("ingest")
     arrivals = op.input("mqtt", ingest, source)
-    records = op.flat_map_batch("decode", arrivals, Decode(settings))
+    records = op.flat_map_batch("decode", arrivals, Decode(settings, appended or Appended(settings.mqtt.receive_max)))
     op.output("kafka", records, sink)
     return ingest
 
 
 class Decode:
-    """The step between source and sink: records of arrivals, and of ticks one a partition."""
+    """The step between source and sink: records of arrivals, and of ticks, one a partition, where nothing is behind."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, appended: Appended) -> None:
         self._decoder = ArrivalsDecoder(settings.mqtt, settings.decoding, settings.kafka, settings.windows)
         self._kafka = settings.kafka
+        self._appended = appended
+        self._backlog = Backlog()
 
     def __call__(self, items: Iterable[Arrivals | Tick]) -> Iterator[Written]:
         for item in items:
             if isinstance(item, Tick):
+                if self._backlog.holds_back(item.worker):
+                    continue
                 yield item.worker, [*tick_records(item, self._kafka.events_topic, self._kafka.partitions)]
             else:
-                yield item.worker, self._decoder.decode(item).records
+                yield item.worker, [record for dup, part in runs(item) for record in self._fresh(part, dup)]
+
+    def _fresh(self, arrivals: Arrivals, dup: bool) -> Sequence[Record]:
+        """The records of ``arrivals``; of those that come again, what the log does not have."""
+        decoded = self._decoder.decode(arrivals)
+        self._backlog.heard(arrivals.worker, decoded.messages, decoded.old)
+        records: Sequence[Record] = decoded.records
+        events = self._kafka.events_topic
+        if dup:
+            records = [record for record in records if record.topic != events or record.value not in self._appended]
+        self._appended.add(record.value for record in records if record.topic == events)
+        return records

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
+import msgspec
 import pytest
 from bytewax.testing import run_main
 from confluent_kafka import Consumer, Message, TopicPartition
@@ -19,10 +20,12 @@ from dataflows.decoding.topics import compile_topic
 from schemas.settings import KafkaSettings, MqttSettings, OutputSettings, Settings
 from schemas.telemetry_pb2 import Telemetry
 from tests.connectors.mqtt_devices import Sent, publish
+from tests.connectors.mqtt_wire import Wire
 
-pytestmark = [pytest.mark.embedded, pytest.mark.integration]
+pytestmark = [pytest.mark.embedded, pytest.mark.contract]
 
 DEADLINE_SECS = 30.0
+RunWhile = Callable[..., None]
 EPOCH = timedelta(milliseconds=50)
 
 
@@ -50,11 +53,10 @@ def settings(kafka_bootstrap: str, mqtt_url: str) -> Iterator[Settings]:
 
 
 @pytest.fixture
-def running(settings: Settings) -> Iterator[Callable[[Callable[[], object]], None]]:
+def running(settings: Settings) -> Iterator[RunWhile]:
     """Run ingest in this process while a function runs beside it; a failure of either is the test's."""
-    stopping.forget()
 
-    def run_while(beside: Callable[[], object]) -> None:
+    def run_while(beside: Callable[[], object], url: str | None = None) -> None:
         failures: list[BaseException] = []
 
         def then_stop() -> None:
@@ -65,12 +67,14 @@ def running(settings: Settings) -> Iterator[Callable[[Callable[[], object]], Non
             finally:
                 stopping.request()
 
+        stopping.forget()
         thread = threading.Thread(target=then_stop)
         thread.start()
         topic = compile_topic(settings.mqtt.topic)
-        source = MqttSource(settings.mqtt, topic.filter)
+        mqtt = msgspec.structs.replace(settings.mqtt, url=url or settings.mqtt.url)
+        source = MqttSource(mqtt, topic.filter)
         sink = KafkaSink(settings.kafka, settings.mqtt.workers)
-        run_main(ingest.build(source, sink, settings), epoch_interval=EPOCH)
+        run_main(ingest.build(source, sink, settings, ingest.read_back(settings)), epoch_interval=EPOCH)
         thread.join(DEADLINE_SECS)
         if failures:
             raise failures[0]
@@ -107,9 +111,7 @@ def topic_of(settings: Settings, device: str) -> str:
     return settings.mqtt.topic.replace("{device_id}", device)
 
 
-def test_each_message_becomes_a_record_or_a_dead_letter(
-    settings: Settings, running: Callable[[Callable[[], object]], None]
-) -> None:
+def test_each_message_becomes_a_record_or_a_dead_letter(settings: Settings, running: RunWhile) -> None:
     """Good payloads reach raw.events keyed by device, refused ones the dead letter with their bytes."""
     now = time.time_ns() // 1_000_000
     good = [
@@ -144,9 +146,7 @@ def test_each_message_becomes_a_record_or_a_dead_letter(
     assert {headers(m)["reason"] for m in found} == {b"not_json"}
 
 
-def test_ticks_reach_every_partition_behind_the_messages_they_speak_of(
-    settings: Settings, running: Callable[[Callable[[], object]], None]
-) -> None:
+def test_ticks_reach_every_partition_behind_the_messages_they_speak_of(settings: Settings, running: RunWhile) -> None:
     """In each partition, what was ingested before a tick's time stands before it, and ticks go forward."""
 
     def beside() -> None:
@@ -175,3 +175,35 @@ def test_ticks_reach_every_partition_behind_the_messages_they_speak_of(
             else:
                 assert time_ms >= ticked
         assert ticked
+
+
+def test_what_comes_again_is_not_appended_again(settings: Settings, running: RunWhile) -> None:
+    """Acknowledgements that never reached the broker: it sends all of it again, and the log has each message once.
+
+    Fewer messages than any broker's window, since a broker that hears nothing sends no more.
+    """
+    topic = settings.kafka.events_topic
+    now = time.time_ns() // 1_000_000
+    sent = [
+        Sent(topic_of(settings, f"d{i % 5}"), json.dumps({"ts": now + i, "metrics": {"n": i}}).encode())
+        for i in range(80)
+    ]
+
+    def events(at_least: int) -> list[float]:
+        found = read_topic(settings, topic, lambda found: len(found) - sum(map(is_tick, found)) >= at_least)
+        return [Telemetry.FromString(m.value()).metrics["n"] for m in found if not is_tick(m)]
+
+    def unheard() -> None:
+        read_topic(settings, topic, lambda found: any(map(is_tick, found)))
+        wire.mute = True
+        publish(settings.mqtt.url, sent)
+        events(80)
+
+    def heard() -> None:
+        publish(settings.mqtt.url, [Sent(topic_of(settings, "d0"), b'{"ts": %d, "metrics": {"n": -1}}' % now)])
+        events(81)
+
+    with Wire(settings.mqtt.url) as wire:
+        running(unheard, wire.url)
+    running(heard)
+    assert sorted(events(81)) == [-1, *range(80)]
