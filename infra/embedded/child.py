@@ -20,6 +20,8 @@ from pathlib import Path
 from schemas.errors import OperatorError
 
 _KEEPER = Path(__file__).with_name("keeper.py")
+# What some Pythons need to start at all; the keeper is one, and hides it from the server.
+_FOR_PYTHON = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 _LOG_TAIL_LINES = 15
 _KILL_SECS_MAX = 5.0
 _LOG_TAIL_BYTES = 8_192
@@ -62,12 +64,14 @@ class Child:
             "gid": command.account.gid if command.account else None,
             "stop_signal": int(command.stop_signal),
             "grace_secs": command.grace_secs,
+            "without": [name for name in _FOR_PYTHON if name not in command.env],
         }
+        for_keeper = {name: os.environ[name] for name in _FOR_PYTHON if name in os.environ}
         with command.log.open("ab") as log:
             self._keeper = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(_KEEPER), json.dumps(spec)],
                 cwd=command.cwd,
-                env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC", **command.env},
+                env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC", **for_keeper, **command.env},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -47,6 +47,8 @@ def _before_exec(spec: dict[str, Any]) -> Callable[[], None]:
 
 def _serve(spec: dict[str, Any]) -> int:
     before_exec = _before_exec(spec)
+    for name in spec["without"]:
+        os.environ.pop(name, None)
     for argv in spec["prepare"]:
         code = subprocess.run(argv, preexec_fn=before_exec, check=False).returncode
         if code != 0:
