@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from infra import running
+from infra.embedded.cache import cache_directory
 from infra.fleet import record
 
 pytestmark = pytest.mark.embedded
@@ -23,11 +23,10 @@ PATIENCE_SECS = 120.0  # of a machine that is busy; nothing waits for it to pass
 
 
 class Demo:
-    """A demo with a cache of announcements of its own, so that no other is found in its place."""
+    """A demo, and what can be known of it from the outside."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         self.output = folder / "output.txt"
-        self.announcements = {"XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", "")}
         command = [sys.executable, "-m", "infra.demo", *arguments]
         with self.output.open("wb") as file:
             self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
@@ -58,6 +57,12 @@ class Demo:
         return found
 
     @property
+    def addresses(self) -> dict[str, str]:
+        """What it announced: it may not be the only demo here."""
+        (path,) = (cache_directory() / "running").glob(f"*-{self.process.pid}.env")
+        return dict(line.split("=", 1) for line in path.read_text().splitlines())
+
+    @property
     def ports(self) -> list[int]:
         return [int(port) for port in re.findall(r"127\.0\.0\.1:(\d+)", self.said)]
 
@@ -78,64 +83,66 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_a_demo_shows_rollups_and_leaves_nothing(tmp_path):
-    """Rows appear, a balanced ledger accounts for all that the fleet recorded, and at its end all of it is gone."""
+def test_a_demo_shows_rollups_takes_a_reading_and_leaves_nothing(tmp_path):
+    """Rows appear, also that of a reading published by hand; a balanced ledger accounts for what the fleet recorded."""
     path = tmp_path / "sent.jsonl"
-    demo = Demo(tmp_path, "--for", "20s", "--history", "3m", "--record", str(path))
+    demo = Demo(tmp_path, "--history", "3m", "--record", str(path))
     try:
         demo.wait_for(lambda: re.search(r"[1-9]\d* rows", demo.said), "rollups appear")
+        publish_a_reading(demo.addresses)
+        publish_a_refusal(demo.addresses)
         children = demo.children()
         assert len(children) >= 9  # three servers, three programs, and the keeper of each
         assert len(demo.ports) == 3
-        assert demo.process.wait(90) == 0, demo.said
+        assert demo.end(signal.SIGINT) == 0, demo.said
     finally:
         demo.process.kill()
     assert nothing_is_left(demo, children)
     assert not demo.folder.exists()
-    sent = list(record.read(path))
     assert record.ended(path)
-    assert f"{len(sent):,} sent {len(sent):,} acknowledged" in demo.said
+    sent = sum(1 for _ in record.read(path))
+    assert f"{sent:,} sent {sent:,} acknowledged" in demo.said
     assert demo.said.count("✓") == 3
     assert "NOT" not in demo.said
     for kind in ("timestamp_in_future", "not_a_number"):
         assert kind in demo.said
 
 
-def test_a_reading_published_by_hand_is_found_in_its_row(tmp_path):
-    """``publish --wait`` finds the running demo by itself, and shows the row of a late reading within seconds."""
-    demo = Demo(tmp_path, "--history", "2m")
+def publish_a_reading(at: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "infra.publish", "boiler-7", "temperature=21.5", "--ts=-200s", "--wait"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | at)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"boiler-7 +temperature +1 +21\.5", done.stdout)
+    with psycopg.connect(at["DATABASE_URL"]) as database:
+        query = "select metric, count, revision from rollups_1m where device_id = 'boiler-7'"
+        assert database.execute(query).fetchall() == [("temperature", 1, 1)]
+
+
+def publish_a_refusal(at: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "infra.publish", "boiler-7", "--raw", '{"metrics": {"t": "hot"}}', "--wait"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | at)
+    assert done.returncode == 1
+    assert "refused, and kept in raw.dead_letter: not_a_number" in done.stdout
+
+
+def test_a_demo_ends_by_itself_when_its_time_is_over(tmp_path):
+    demo = Demo(tmp_path, "--for", "1s", "--history", "0")
     try:
-        demo.wait_for(lambda: re.search(r"[1-9]\d* rows", demo.said), "rollups appear")
-        at = running.find()
-        assert f":{demo.ports[0]}" in at["MQTT_URL"]
-        command = [sys.executable, "-m", "infra.publish", "boiler-7", "temperature=21.5", "--ts=-150s", "--wait"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | at)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert re.search(r"boiler-7 +temperature +1 +21\.5", done.stdout)
-        with psycopg.connect(at["DATABASE_URL"]) as database:
-            rows = database.execute(
-                "select metric, count, revision from rollups_1m where device_id = 'boiler-7'"
-            ).fetchall()
-        assert rows == [("temperature", 1, 1)]
-        refused = [sys.executable, "-m", "infra.publish", "boiler-7", "--raw", '{"metrics": {"t": "hot"}}', "--wait"]
-        done = subprocess.run(refused, cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | at)
-        assert done.returncode == 1
-        assert "refused, and kept in raw.dead_letter: not_a_number" in done.stdout
+        demo.wait_for(lambda: "to go" in demo.said, "it runs")
         children = demo.children()
-        assert demo.end(signal.SIGINT) == 0, demo.said
-        assert nothing_is_left(demo, children)
+        assert demo.process.wait(60) == 0, demo.said
     finally:
         demo.process.kill()
+    assert nothing_is_left(demo, children)
 
 
 def test_a_demo_whose_dataflow_dies_says_so_and_stops_all(tmp_path):
     """The end of one process ends the demo with status 1, its last log lines, and the place of all logs."""
     demo = Demo(tmp_path, "--history", "1m")
     try:
-        demo.wait_for(lambda: "minute_rollups" in demo.said, "the dataflows have begun")
+        demo.wait_for(lambda: ingest_of(demo), "ingest runs")
         children = demo.children()
-        flows = [pid for pid in children if "dataflows.ingest" in _command_of(pid) and "keeper" not in _command_of(pid)]
-        os.kill(flows[0], signal.SIGKILL)
+        os.kill(ingest_of(demo)[0], signal.SIGKILL)
         assert demo.process.wait(60) == 1
     finally:
         demo.process.kill()
@@ -177,7 +184,7 @@ def test_your_own_broker_takes_the_fleets_place(tmp_path, mqtt_url):
     demo = Demo(tmp_path, "--mqtt", mqtt_url, "--topic", "site/{site}/{device_id}")
     try:
         demo.wait_for(lambda: "messages" in demo.said, "it has begun")
-        at = running.find() | {"MQTT_URL": mqtt_url}
+        at = demo.addresses
         for secs in (200, 10):
             command = [sys.executable, "-m", "infra.publish", "pump-1", "flow=2.5", "--capture", "site=a"]
             subprocess.run([*command, f"--ts=-{secs}s"], cwd=ROOT, check=True, env=os.environ | at)
@@ -206,6 +213,12 @@ def test_a_demo_that_cannot_be_is_one_message(tmp_path, arguments, words):
     assert demo.process.wait(60) == 1
     assert words in demo.said
     assert "Traceback" not in demo.said
+
+
+def ingest_of(demo: Demo) -> list[int]:
+    """The process of ingest, without its keeper."""
+    commands = {pid: _command_of(pid) for pid in demo.children()}
+    return [pid for pid, command in commands.items() if "dataflows.ingest" in command and "keeper.py" not in command]
 
 
 def _command_of(pid: int) -> str:
