@@ -119,8 +119,17 @@ def suspicious(columns: Columns, sizes: Sequence[int], metrics_max: int) -> Flag
         flags[row[~np.isfinite(columns.value)]] = True
     if counts.max(initial=0) > 1:
         flags[_repeated(row, columns.metric)] = True
-    if (columns.value == 0).any():
-        flags[row[columns.value == 0]] |= (_canonical_sizes(columns) != np.asarray(sizes))[row[columns.value == 0]]
+    zeros = with_zeros(columns)
+    if zeros.any():
+        flags |= zeros & (canonical_sizes(columns) != np.asarray(sizes))
+    return flags
+
+
+def with_zeros(columns: Columns) -> Flags:
+    """Rows with a metric of 0, which may be one that was passed over."""
+    flags = np.zeros(len(columns.ts), dtype=np.bool_)
+    zeros = np.flatnonzero(columns.value == 0)
+    flags[np.searchsorted(columns.starts, zeros, side="right") - 1] = True
     return flags
 
 
@@ -159,8 +168,8 @@ def _repeated(row: Ints, metric: pa.StringArray) -> Ints:
     return twice
 
 
-def _canonical_sizes(columns: Columns) -> Ints:
-    """Bytes of each row if every metric's value is written as a double.
+def canonical_sizes(columns: Columns) -> Ints:
+    """Bytes of each row if nothing else is in it, and every metric's value is written as a double.
 
     A value of another type (from a producer with ``map<string, float>``) is passed over as an unknown field, as
     protobuf has it, and reads as 0: a silent lie, but one that gives the record another size.
@@ -169,7 +178,7 @@ def _canonical_sizes(columns: Columns) -> Ints:
     total = np.concatenate(([0], np.cumsum(_field_sizes(key + 9))))
     metrics = total[columns.starts[1:]] - total[columns.starts[:-1]]
     ts = columns.ts.view(np.uint64)
-    time = np.where(ts == 0, 0, 1 + _varint_sizes(ts))
+    time = np.where(ts == 0, 0, 2 + np.searchsorted(_VARINT_ENDS, ts, side="right"))
     others = [np.diff(_spans(strings)) for strings in (columns.device_id, columns.raw)]
     device_id, raw = (np.where(size == 0, 0, _field_sizes(size)) for size in others)
     sizes: Ints = metrics + time + device_id + raw
@@ -177,13 +186,9 @@ def _canonical_sizes(columns: Columns) -> Ints:
 
 
 def _field_sizes(size: Ints) -> Ints:
-    """Bytes of a field with its tag and length."""
-    return 1 + _varint_sizes(size) + size
-
-
-def _varint_sizes(number: Ints) -> Ints:
-    ends: Ints = np.searchsorted(_VARINT_ENDS, number.astype(np.uint64), side="right")
-    return ends + 1
+    """Bytes of fields with tag and length: one byte for it below 128, two up to COLUMNAR_BYTES_MAX and beyond."""
+    sizes: Ints = size + 2 + (size > 127)
+    return sizes
 
 
 _VARINT_ENDS: Final = np.array([1 << bits for bits in range(7, 64, 7)], dtype=np.uint64)

@@ -20,6 +20,7 @@ from tests.dataflows.decoding.one import (
     read,
     reason,
 )
+from tests.dataflows.decoding.payloads import PTARS_ALONE, entry
 
 USERS = "users/{user}/devices/{device_id}/telemetry"
 
@@ -121,11 +122,26 @@ def test_a_device_may_send_bytes_of_its_own() -> None:
 
 
 def test_good_telemetry_goes_on_as_it_came() -> None:
-    """Byte for byte, unknown fields too, where topic and payload say all that is needed."""
-    sent = Telemetry(device_id="boiler-7", ts=NOW - 5, metrics={"b": 2, "a": 1}).SerializeToString() + b"\x28\x05"
-    (record,) = arrive(sent).records
+    """Byte for byte, in whatever order its encoder wrote it, where topic and payload say all that is needed."""
+    telemetry = Telemetry(device_id="boiler-7", ts=NOW - 5, metrics={"b": 2, "a": 0}, raw=b"x").SerializeToString()
+    backwards = (
+        Telemetry(metrics={"a": 1}).SerializeToString() + Telemetry(device_id="boiler-7", ts=NOW).SerializeToString()
+    )
+    for sent in (telemetry, backwards):
+        (record,) = arrive(sent).records
+        assert sent == record.value
+
+
+def test_nothing_reaches_the_log_that_some_parser_would_read_otherwise() -> None:
+    """What a device puts beside its metrics stays behind, or the whole is refused; also in the guise of its size."""
+    sent = Telemetry(device_id="boiler-7", ts=NOW, metrics={"a": 1}).SerializeToString()
+    (record,) = arrive(sent + b"\x28\x05").records
     assert sent == record.value
-    assert ("boiler-7", NOW - 5, {"a": 1.0, "b": 2.0}) == message_of(record)
+    left_out = b"".join(entry(b"%02d" % i, b"") for i in range(30))  # thirty zeros, of 9 bytes each not written
+    in_disguise = left_out + b"+" * 135 + b"," * 135
+    assert len(in_disguise) == len(b"".join(entry(b"%02d" % i, b"\x11" + bytes(8)) for i in range(30)))
+    for beside in (PTARS_ALONE, in_disguise):
+        assert ["bad_protobuf"] == [reason(letter) for letter in arrive(sent + beside).records]
 
 
 def test_telemetry_is_completed_by_what_only_we_know() -> None:
