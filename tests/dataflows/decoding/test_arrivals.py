@@ -71,6 +71,25 @@ def test_a_refused_value_does_not_take_its_neighbours_along() -> None:
     assert "metric 'text' is a string; metric 'huge' is not finite; metric '' is empty" == detail(letter)
 
 
+def test_values_that_cancel_each_other_are_judged_one_by_one() -> None:
+    """Also by a decoder that knows their names: a sum hides no fault, and is none."""
+    by = decoder()
+    arrive(b'{"metrics":{"a":1,"b":2}}', by=by)
+    huge = "9" * 309
+    for a, b, good in (
+        (huge, f"-{huge}", {}),
+        ("Infinity", "-Infinity", {}),
+        ("NaN", "0", {"b": 0.0}),
+        (huge, "-1e308", {"b": -1e308}),
+        ("1.7e308", "1.7e308", {"a": 1.7e308, "b": 1.7e308}),
+        ("9" * 308, "true", {"a": 1e308, "b": 1.0}),
+        ("null", "2", {"b": 2.0}),
+    ):
+        decoded = arrive(f'{{"metrics":{{"a":{a},"b":{b}}}}}'.encode(), by=by)
+        assert ([good] if good else []) == [message.metrics for message in events(decoded)]
+        assert (0 if len(good) == 2 or a == "null" else 1) == len(letters(decoded))
+
+
 def test_an_array_is_dead_lettered_once_and_whole() -> None:
     """Each bad message is named by its place; the good ones went on."""
     payload = b'[{"metrics":{"a":1}},7,{"ts":0,"metrics":{"a":2}},{"metrics":{"a":3,"b":"x"}}]'
