@@ -29,6 +29,10 @@ examples.register_profile("thorough", parent=examples.get_profile("ci"), max_exa
 examples.load_profile("ci")
 
 
+# Taken out of the environment: there they would overrule the settings that a test gives to the processes it starts.
+GIVEN = {name: os.environ.pop(name, "") for name in ("MQTT_URL", "KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL")}
+
+
 def free_port() -> int:
     """A loopback port that nothing listens on."""
     return _free_port()
@@ -82,7 +86,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def _address(request: pytest.FixtureRequest, variable: str, embedded: str, attribute: str) -> str:
     if not request.config.getoption("--real"):
         return str(getattr(request.getfixturevalue(embedded), attribute))
-    if not (given := os.environ.get(variable)):
+    if not (given := GIVEN[variable]):
         pytest.skip(f"--real, and the environment has no {variable}")
     return given
 
