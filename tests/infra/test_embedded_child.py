@@ -14,12 +14,8 @@ from infra.embedded.child import Child, Command
 from infra.embedded.ports import LOOPBACK, free_port, is_free
 
 ROOT = Path(__file__).parents[2]
-SLEEP = [sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"]
-STUBBORN = [
-    sys.executable,
-    "-c",
-    "import os, signal, time; signal.signal(15, signal.SIG_IGN); print(os.getpid(), flush=True); time.sleep(60)",
-]
+SLEEP = ["/bin/sh", "-c", "echo $$; exec sleep 60"]
+STUBBORN = ["/bin/sh", "-c", "trap '' TERM; echo $$; exec sleep 60"]
 
 
 def eventually(holds: Callable[[], bool], secs: float = 15) -> bool:
@@ -97,8 +93,8 @@ def test_a_killed_keeper_takes_its_server_along(tmp_path: Path) -> None:
 
 def test_a_server_that_ends_by_itself_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:
     """The message has title, code and the last lines, and not the first ones of a long log."""
-    script = "import sys; [print('line', i) for i in range(1000)]; sys.exit(3)"
-    child = Child(command(tmp_path, [sys.executable, "-c", script]))
+    script = "i=0; while [ $i -lt 1000 ]; do echo line $i; i=$((i + 1)); done; exit 3"
+    child = Child(command(tmp_path, ["/bin/sh", "-c", script]))
     assert eventually(lambda: child.exit_code is not None)
     message = str(child.failure())
     assert "A server ended by itself with code 3" in message
