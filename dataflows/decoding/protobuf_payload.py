@@ -32,4 +32,6 @@ def read_telemetry(payload: bytes) -> Said | Flaw:
     unknown = UnknownFieldSet(message)
     if any(unknown[i].field_number == _METRICS_FIELD for i in range(len(unknown))):
         return Flaw(Reason.BAD_SHAPE, "metrics are not a map of string to double")
-    return Said(message.device_id or None, message.ts or None, dict(message.metrics), message.raw)
+    # upb's own order is nobody's promise, and a message that comes again after a restart is known by its bytes.
+    metrics = dict(sorted(message.metrics.items()))
+    return Said(message.device_id or None, message.ts or None, metrics, message.raw)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 
 from connectors.kafka_client import RECORD_BYTES_MAX
 from dataflows.decoding.arrivals import ArrivalsDecoder
@@ -156,6 +157,9 @@ def test_nothing_reaches_the_log_that_some_parser_would_read_otherwise() -> None
     sent = Telemetry(device_id="boiler-7", ts=NOW, metrics={"a": 1}).SerializeToString()
     (record,) = arrive(sent + b"\x28\x05").records
     assert sent == record.value
+    names = [f"m{i}" for i in range(50)]
+    (record,) = arrive(Telemetry(metrics=dict.fromkeys(names, 1)).SerializeToString() + b"\x28\x05").records
+    assert sorted(names) == re.findall("m[0-9]+", record.value.decode("latin-1")), "always in the same order"
     left_out = b"".join(entry(b"%02d" % i, b"") for i in range(30))  # thirty zeros, of 9 bytes each not written
     in_disguise = left_out + b"+" * 135 + b"," * 135
     assert len(in_disguise) == len(b"".join(entry(b"%02d" % i, b"\x11" + bytes(8)) for i in range(30)))
