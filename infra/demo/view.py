@@ -145,7 +145,7 @@ def _table(figures: Figures, banner: Banner) -> Text:
 
 def _rejected(refused: Mapping[str, int], width: int, brief: bool) -> Text:
     reasons = [Text.assemble(f"{count:,} ", (reason, DIM)) for reason, count in refused.items()]
-    total = Text(f"{sum(refused.values()):,}", KEY)
+    total = Text.assemble((f"{sum(refused.values()):,}", KEY), " payloads")
     text = _wrapped([total, *reasons], width, "  ")
     left_out = 0
     while brief and "\n" in text.plain:

@@ -58,6 +58,7 @@ def test_a_hiccup_is_not_the_end(starts_ms, pause_ms, paused_at_ms):
 
 
 def test_once_over_it_stays_over():
+    """A later burst is of devices, and of the gauge to judge."""
     backlog = Backlog(0, 0)
     assert not backlog.over(0, 0)
     assert not backlog.over(500, 0)
@@ -66,6 +67,7 @@ def test_once_over_it_stays_over():
 
 
 def test_a_clock_that_is_set_back_does_not_hold_ticks_for_ever():
+    """A jump of the wall clock as long as patience counts as patience."""
     backlog = Backlog(10_000_000, 0)
     assert not backlog.over(10_000_000, 0)
     assert backlog.over(10_000_000 - PATIENCE_MS, 0)

@@ -126,6 +126,7 @@ def publish_a_refusal(at: dict[str, str]) -> None:
 
 
 def test_a_demo_ends_by_itself_when_its_time_is_over(tmp_path):
+    """``--for`` ends it with status 0, and nothing is left."""
     demo = Demo(tmp_path, "--for", "1s", "--history", "0")
     try:
         demo.wait_for(lambda: "to go" in demo.said, "it runs")
@@ -168,6 +169,7 @@ def test_a_killed_demo_takes_its_children_with_it(tmp_path):
 
 
 def test_a_demo_told_to_stop_while_it_starts_stops(tmp_path):
+    """SIGTERM before everything runs: status 0, nothing left, not even on disk."""
     demo = Demo(tmp_path)
     try:
         demo.wait_for(lambda: "logs" in demo.said, "it has begun")
@@ -209,6 +211,7 @@ def test_your_own_broker_takes_the_fleets_place(tmp_path, mqtt_url):
     ],
 )
 def test_a_demo_that_cannot_be_is_one_message(tmp_path, arguments, words):
+    """Wishes that make no sense, and a broker that is away: status 1 and words, no traceback."""
     demo = Demo(tmp_path, *arguments)
     assert demo.process.wait(60) == 1
     assert words in demo.said

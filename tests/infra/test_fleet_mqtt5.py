@@ -34,6 +34,7 @@ def test_a_publish_is_the_one_gmqtt_would_send(topic, payload, content_type):
 @pytest.mark.parametrize("secret", [None, "", "päss"])
 @pytest.mark.parametrize("user", ["ada", ""])
 def test_a_connect_is_the_one_gmqtt_would_send(user, secret):
+    """Same bytes with and without user and password, empty ones and those beyond ASCII too."""
     password = None if secret is None else secret.encode()
     for clean in (True, False):
         expected = LoginPackageFactor.build_package(
@@ -245,6 +246,8 @@ def test_a_broker_that_hangs_up_on_every_message_is_given_up_in_words():
     ("reason", "words"), [(0x86, "bad user name or password"), (0x84, "MQTT 5"), (1, "MQTT 5"), (0x99, "payload")]
 )
 def test_a_refused_connection_is_an_operators_error_in_words(reason, words):
+    """The reason code of the CONNACK is said in words."""
+
     async def scenario() -> None:
         async with ScriptedBroker(b"\x20\x03\x00" + bytes([reason]) + b"\x00", lambda *_: None) as broker:
             with pytest.raises(OperatorError, match=words):
@@ -264,6 +267,8 @@ def test_a_refused_connection_is_an_operators_error_in_words(reason, words):
     ],
 )
 def test_a_wrong_url_is_an_operators_error_and_repeats_no_secret(url, words):
+    """The message shows what a URL looks like, and nothing that stands before an @."""
+
     async def scenario() -> None:
         await Publisher(MqttSettings(url=url), Told().fates, client_id="me").open()
 

@@ -61,6 +61,7 @@ def test_messages_come_in_the_order_they_are_due():
 
 
 def test_another_seed_says_something_else():
+    """The seed is not ignored."""
     assert said(a_plan(seed=1)) != said(a_plan(seed=2))
 
 
@@ -75,12 +76,14 @@ def test_every_fault_occurs_where_all_are_asked_for(form):
 
 
 def test_no_fault_occurs_where_none_is_asked_for():
+    """Every device says one thing each interval, once."""
     messages = said(a_plan(faults={}))
     assert {m.fault for m in messages} == {""}
     assert len({(m.device, m.event_ms) for m in messages}) == len(messages) == 12 * 900
 
 
 def test_a_fault_alone_is_the_only_one():
+    """Asking for one fault brings no other."""
     for name in RATES:
         kinds = {m.fault.partition(":")[0] for m in said(a_plan(faults={name: RATES[name]}))}
         assert kinds <= {"", name}
@@ -123,6 +126,7 @@ def test_one_clock_is_four_minutes_fast():
 
 
 def test_a_stuck_sensor_repeats_its_values_for_a_minute_or_more():
+    """The same values sixty times or more, under sixty event times."""
     runs, latest = Counter(), {}
     for m in said(a_plan(faults={"stuck": 0.5}, for_secs=1_800)):
         metrics = json.loads(m.payload)["metrics"]
@@ -134,6 +138,7 @@ def test_a_stuck_sensor_repeats_its_values_for_a_minute_or_more():
 
 
 def test_a_silent_device_says_nothing_for_a_minute_or_more():
+    """Gaps of one to four minutes, and otherwise the usual interval."""
     plan = a_plan(faults={"silence": 0.5}, for_secs=1_800)
     times = {}
     for m in said(plan):
@@ -144,6 +149,7 @@ def test_a_silent_device_says_nothing_for_a_minute_or_more():
 
 
 def test_a_spike_is_one_value_far_from_its_neighbours():
+    """One metric of one message is far above what it would have been; all else is equal."""
     plain, spiked = said(a_plan(faults={})), said(a_plan(faults={"spike": 0.05}))
     changed = 0
     for before, after in zip(plain, spiked, strict=True):
@@ -216,6 +222,7 @@ def test_draws_are_uniform_and_noise_is_bell_shaped():
     ],
 )
 def test_faults_are_read_as_people_write_them(text, faults):
+    """Names, with or without a share; all and none; the last word counts."""
     assert parse_faults(text) == faults
 
 
@@ -229,6 +236,7 @@ def test_faults_are_read_as_people_write_them(text, faults):
     ],
 )
 def test_faults_that_make_no_sense_are_refused_in_words(text, said):
+    """Unknown names get the nearest known one; shares are between 0 and 1 and add up to no more."""
     with pytest.raises(OperatorError, match=said):
         parse_faults(text)
 
@@ -244,5 +252,6 @@ def test_faults_that_make_no_sense_are_refused_in_words(text, said):
     ],
 )
 def test_plans_that_make_no_sense_are_refused_in_words(changes, said):
+    """A topic that names no device, or cannot be published to; no devices; no rate."""
     with pytest.raises(OperatorError, match=said):
         a_plan(**changes)

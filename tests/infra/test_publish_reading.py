@@ -22,6 +22,7 @@ def foretold(payload: bytes, settings: Settings = Settings(), topic: str = "devi
 
 
 def test_words_become_numbers_and_booleans():
+    """The name is all before the last equals sign."""
     body = json.loads(payload_of("boiler-7", ["temperature=21.5", "running=True", "a=b=-3e2"], NOW_MS))
     assert body == {
         "device_id": "boiler-7",
@@ -32,6 +33,7 @@ def test_words_become_numbers_and_booleans():
 
 @pytest.mark.parametrize("word", ["temperature", "=3", "temperature=", "temperature=hot", "temperature=nan", "t=1e999"])
 def test_words_that_are_no_reading_are_refused(word):
+    """Neither half may be missing, and the value is finite."""
     with pytest.raises(OperatorError):
         payload_of("boiler-7", [word], NOW_MS)
 
@@ -57,6 +59,7 @@ def test_a_good_payload_is_expected_in_the_window_of_its_time():
     ],
 )
 def test_a_refusal_is_foretold_with_its_reason(payload, reason, metrics):
+    """Whole or in part, with the reason that the dead letter will have."""
     found = foretold(payload)
     assert found.refused is not None
     assert found.refused.startswith(f"{reason}: ")
@@ -74,6 +77,7 @@ def test_a_window_holds_its_reading(event_ms, length_secs):
 
 
 def test_what_is_said_tells_late_from_on_time():
+    """An open minute has a time to wait for; a closed one is said to be closed."""
     on_time = announcement(foretold(payload_of("boiler-7", ["t=1"], NOW_MS)), NOW_MS)
     late = announcement(foretold(payload_of("boiler-7", ["t=1"], NOW_MS - 200_000)), NOW_MS)
     assert "closes in 1m 10s" in on_time[0]
@@ -92,16 +96,19 @@ def test_what_is_said_tells_late_from_on_time():
     ],
 )
 def test_times_are_read_as_people_write_them(text, ms):
+    """Milliseconds, RFC 3339, UTC where no offset is said, and distances from now."""
     assert instant(text, NOW_MS) == ms
 
 
 @pytest.mark.parametrize("text", ["yesterday", "12:00", ""])
 def test_times_that_are_none_are_refused(text):
+    """The message shows how to write one."""
     with pytest.raises(OperatorError, match="--ts"):
         instant(text, NOW_MS)
 
 
 def test_the_topic_is_the_templates_with_its_captures_filled_in():
+    """And its device id is composed as ingest composes it."""
     assert topic_of(Settings(), "boiler-7", {}) == "devices/boiler-7/telemetry"
     assert topic_of(BY_USER, "boiler-7", {"user": "ada"}) == "users/ada/devices/boiler-7/telemetry"
     found = foretold(b'{"metrics": {"t": 1}}', BY_USER, "users/ada/devices/boiler-7/telemetry")
@@ -119,5 +126,6 @@ def test_the_topic_is_the_templates_with_its_captures_filled_in():
     ],
 )
 def test_a_topic_that_cannot_be_made_is_refused_in_words(settings, device, captures, words):
+    """A capture missing, unknown, or with characters that no topic level holds."""
     with pytest.raises(OperatorError, match=words):
         topic_of(settings, device, captures)

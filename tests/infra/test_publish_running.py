@@ -54,6 +54,7 @@ def test_the_newest_that_runs_is_found():
 
 
 def test_one_that_was_killed_is_not_found_and_leaves_nothing(tmp_path):
+    """Its file is there still; its lock is not."""
     killed = other_demo("mqtt://killed")
     end(killed, signal.SIGKILL)
     assert list(tmp_path.rglob("*.env"))
