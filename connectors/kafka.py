@@ -22,6 +22,7 @@ from schemas.settings import KafkaSettings
 
 BATCH_RECORDS_MAX: Final = 20_000  # one item of the dataflow; larger gains nothing and delays the epoch
 TICK_BYTES_MAX: Final = 16  # an empty Telemetry with a timestamp takes 7 to 12; headers of larger ones are not read
+LOOK_SECS: Final = 0.1
 MIRROR_SECS: Final = 5.0  # how often the position is written to the consumer group
 
 
@@ -63,14 +64,24 @@ class KafkaLog:
     def bounds(self, partition: int) -> tuple[int, int]:
         """The first offset the log still has, and the next one it will give."""
         asking = kafka_client.consumer(self._settings, self._group)
+        deadline = time.monotonic() + ANSWER_SECS
         try:
-            low, high = asking.get_watermark_offsets(TopicPartition(self.topic, partition), timeout=ANSWER_SECS)
+            low, high = self._bounds(asking, partition, deadline)
         except KafkaException as error:
             known = kafka_client.explained(error.args[0], self.topic)
             raise known or kafka_client.unreachable(self._settings, error) from None
         finally:
             asking.close()
         return low, high
+
+    def _bounds(self, asking: Consumer, partition: int, deadline: float) -> tuple[int, int]:
+        while True:
+            try:
+                return asking.get_watermark_offsets(TopicPartition(self.topic, partition), timeout=ANSWER_SECS)
+            except KafkaException as error:  # for a moment after a start the partition has no leader yet
+                if error.args[0].code() not in kafka_client.LEADERLESS or time.monotonic() >= deadline:
+                    raise
+                time.sleep(LOOK_SECS)
 
     def anchor(self, partition: int, offset: int) -> Anchor | None:
         """The record at ``offset``; None where the log holds none there (deleted, compacted, or a marker)."""

@@ -51,6 +51,8 @@ WRITING_FIXED: Final[Properties] = {
     "delivery.report.only.error": True,
 }
 
+LEADERLESS: Final = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+
 # What no waiting heals, in the operator's words.
 INCURABLE: Final[Mapping[int, str]] = {
     KafkaError._AUTO_OFFSET_RESET: "the offset to read next is no longer in the log (retention deleted it)",

@@ -47,7 +47,7 @@ class Publisher:
                 self._produce(record)
             except BufferError:
                 self._producer.poll(WAIT_SECS)
-                wait.goes_on(len(self._producer))
+                self._go_on(wait, len(self._producer))
             except KafkaException as error:
                 raise self._refused(error.args[0], record.topic) from None
             else:
@@ -63,10 +63,17 @@ class Publisher:
         """Wait until everything sent is durable. Raises ``OperatorError`` if a record cannot become so."""
         wait = _Wait(self._servers)
         while (left := self._producer.flush(WAIT_SECS)) and self._failed is None:
-            wait.goes_on(left)
+            self._go_on(wait, left)
         if self._failed is not None:
             raise self._failed
         self.flushed = self.sent
+
+    def _go_on(self, wait: "_Wait", left: int) -> None:
+        try:
+            wait.goes_on(left)
+        except OperatorError:
+            self._producer.purge()  # what is given up must not arrive after all
+            raise
 
     def _produce(self, record: Record) -> None:
         more: dict[str, Any] = {}  # the client tells "not given" from None

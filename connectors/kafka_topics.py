@@ -4,6 +4,7 @@ Nothing here changes a topic that exists. A wrong number of partitions is not he
 move to other partitions, and state never moves.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +19,7 @@ from schemas.settings import KafkaSettings, Settings
 
 AHEAD_MS_MAX: Final = 3_600_000  # a record stamped further ahead is refused by the broker: one wrong NTP, one hour
 HOUR_MS: Final = 3_600_000
+LOOK_SECS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ def ensure(settings: Settings) -> Sequence[Finding]:
     """Make the topics that are missing, and compare all of them. Raises ``OperatorError`` if Kafka does not answer."""
     topics = wanted(settings)
     made = _make(settings.kafka, topics)
+    _await(settings.kafka, [topic for topic in topics if topic.name in made])
     found = {finding.topic.name: finding.wrong for finding in compare(settings.kafka, topics)}
     return [Finding(topic, topic.name in made, found[topic.name]) for topic in topics]
 
@@ -130,8 +133,19 @@ def _make(settings: KafkaSettings, topics: Sequence[Topic]) -> set[str]:
     return made
 
 
+def _await(settings: KafkaSettings, made: Sequence[Topic]) -> None:
+    """Wait until the cluster tells of topics it has made: it answers before every broker knows them."""
+    deadline = time.monotonic() + ANSWER_SECS
+    while None in _partitions(settings, made):
+        if time.monotonic() >= deadline:
+            raise OperatorError(f"Kafka made topics, but does not tell of them within {ANSWER_SECS:.0f} s. Is it well?")
+        time.sleep(LOOK_SECS)
+
+
 def _partitions(settings: KafkaSettings, topics: Sequence[Topic]) -> Sequence[int | None]:
     """How many partitions each topic has; None where it does not exist."""
+    if not topics:
+        return []
     asking = kafka_client.admin(settings)
     asked = asking.describe_topics(TopicCollection([topic.name for topic in topics]), request_timeout=ANSWER_SECS)
     counts: list[int | None] = []
