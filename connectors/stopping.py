@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from threading import Event
+from threading import Event, Timer
 from types import FrameType
 from typing import Final, NoReturn, ParamSpec, TypeVar
 
@@ -20,6 +20,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 EXIT_OPERATOR: Final = 78  # EX_CONFIG of sysexits.h: a restart alone will not help
+EXIT_STUCK: Final = 75  # EX_TEMPFAIL: a restart goes on where this process was
+STOP_SECS_MAX: Final = 9.5  # from the request to stop to the end, also where a server is frozen
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 _requested = Event()
@@ -42,7 +44,10 @@ def forget() -> None:
 
 
 def on_signals() -> None:
-    """Turn the first SIGTERM or SIGINT into a request to stop; a second one ends the process at once."""
+    """Turn the first SIGTERM or SIGINT into a request to stop; a second one ends the process at once.
+
+    A process that has not drained within ``STOP_SECS_MAX`` ends by itself, with ``EXIT_STUCK``.
+    """
     for number in SIGNALS:
         signal.signal(number, _signalled)
 
@@ -51,6 +56,19 @@ def _signalled(number: int, _frame: FrameType | None) -> None:
     if requested():
         os._exit(128 + number)  # as kill -9, which loses nothing
     request()
+    last = Timer(STOP_SECS_MAX, _give_up)
+    last.daemon = True  # a process that has drained does not wait for it
+    last.start()
+
+
+def _give_up() -> None:
+    print(
+        f"ionwax: not drained {STOP_SECS_MAX:.0f} s after the request to stop: a server does not answer. Nothing is "
+        "half-written; what was not committed or acknowledged comes again at the next start.",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(EXIT_STUCK)
 
 
 def one_message(factory: Callable[P, R]) -> Callable[P, R]:

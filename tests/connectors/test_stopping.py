@@ -1,0 +1,125 @@
+"""A process stops when it is asked to, and says one thing when an operator has to act."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from connectors import stopping
+from schemas.errors import FencedOff, OperatorError
+
+ROOT = Path(__file__).parents[2]
+DEADLINE_SECS = 60.0
+
+FLOW = """
+import sys
+from bytewax import operators as op
+from bytewax.dataflow import Dataflow
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+from bytewax.testing import TestingSink
+from connectors import stopping
+from schemas.errors import OperatorError
+
+stopping.STOP_SECS_MAX = 0.5
+
+
+class Part(StatefulSourcePartition):
+    def __init__(self, way):
+        self.way = way
+
+    @stopping.speaking
+    def next_batch(self):
+        if self.way == "next":
+            raise OperatorError("the topic is gone; make it again")
+        print("running", flush=True)
+        while self.way == "stuck":
+            pass
+        if stopping.requested():
+            print("drained", flush=True)
+            raise StopIteration
+        return []
+
+    def snapshot(self):
+        return None
+
+
+class Source(FixedPartitionedSource):
+    def __init__(self, way):
+        self.way = way
+
+    def list_parts(self):
+        return ["0"]
+
+    @stopping.speaking
+    def build_part(self, step_id, for_part, resume_state):
+        if self.way == "build":
+            raise OperatorError("the topic is gone; make it again")
+        return Part(self.way)
+
+
+@stopping.one_message
+def flow(way):
+    if way == "flow":
+        raise OperatorError("the topic is gone; make it again")
+    made = Dataflow("stopping")
+    op.output("out", op.input("in", made, Source(way)), TestingSink([]))
+    return made
+"""
+
+
+def start(folder: Path, way: str) -> "subprocess.Popen[str]":
+    (folder / "stopping_flow.py").write_text(FLOW)
+    return subprocess.Popen(
+        [sys.executable, "-m", "bytewax.run", f"stopping_flow:flow('{way}')", "-s", "1"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("way", ["flow", "build", "next"])
+def test_an_operators_error_is_one_line_and_a_status(tmp_path: Path, way: str) -> None:
+    """Wherever it happens: not a Rust backtrace around a Python one."""
+    process = start(tmp_path, way)
+    _, said = process.communicate(timeout=DEADLINE_SECS)
+    assert said == "ionwax: the topic is gone; make it again\n"
+    assert process.returncode == stopping.EXIT_OPERATOR
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_the_sources_drain(tmp_path: Path, number: int) -> None:
+    """The engine by itself dies at once on one and abruptly on the other."""
+    process = start(tmp_path, "calm")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "running\n"
+    process.send_signal(number)
+    out, said = process.communicate(timeout=DEADLINE_SECS)
+    assert out.endswith("drained\n")
+    assert (process.returncode, said) == (0, "")
+
+
+def test_a_process_that_cannot_drain_ends_all_the_same(tmp_path: Path) -> None:
+    """A frozen server holds a call for ever; whoever stopped the process is not to wait for it."""
+    process = start(tmp_path, "stuck")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "running\n"
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=DEADLINE_SECS)
+    assert "Nothing is half-written" in said
+    assert process.returncode == stopping.EXIT_STUCK
+
+
+def test_in_a_test_or_a_notebook_the_error_is_raised() -> None:
+    """Only a process that was made for a dataflow is ended."""
+
+    @stopping.speaking
+    def call() -> None:
+        raise FencedOff("claimed by another")
+
+    with pytest.raises(OperatorError, match="claimed by another"):
+        call()
