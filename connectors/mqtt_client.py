@@ -14,7 +14,6 @@ import threading
 from typing import Final
 
 from connectors import mqtt_address
-from connectors.mqtt_backlog import Backlog
 from connectors.mqtt_connection import Connection, Refused, check_gmqtt, wall_clock_ms
 from connectors.mqtt_inbox import Acknowledgement, Inbox
 from connectors.mqtt_publish import Publish, write_pubacks
@@ -26,7 +25,9 @@ log = logging.getLogger("ionwax.mqtt")
 
 PAUSE_SECS_MIN: Final = 0.25  # between attempts to connect; doubles
 PAUSE_SECS_MAX: Final = 8.0
+STEADY_SECS: Final = 5.0  # a connection that lasted as long was a good one
 CLOSE_SECS_MAX: Final = 2.0
+BACKLOG_SECS: Final = 0.5  # how long a resumed session may take to give out what waited (Artemis: 3 to 200 ms)
 INBOX_BYTES_MAX: Final = 256 * 1024 * 1024  # received and not acknowledged, per client
 
 
@@ -116,6 +117,7 @@ class MqttClient:
         stop = asyncio.ensure_future(self._stopping.wait())
         pause_secs = PAUSE_SECS_MIN
         while not self._stopping.is_set():
+            begun = self._loop.time()
             serving = asyncio.ensure_future(self._serve_once())
             await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
             if not serving.done():
@@ -124,8 +126,16 @@ class MqttClient:
             if away := self._why_away(serving):
                 if pause_secs == PAUSE_SECS_MAX:
                     log.warning("%s %s keeps trying.", away, self._worker)
-            else:
+            elif self._loop.time() - begun >= STEADY_SECS or pause_secs < PAUSE_SECS_MAX / 4:
                 log.warning("MQTT broker at %s: %s lost its connection", self._address, self._worker)
+            else:
+                log.error(
+                    "MQTT broker at %s: %s loses its connection as soon as it has one. Does another process use this "
+                    "client id (mqtt.client_id)?",
+                    self._address,
+                    self._worker,
+                )
+            if self._loop.time() - begun >= STEADY_SECS:
                 pause_secs = PAUSE_SECS_MIN
             await asyncio.wait({stop}, timeout=pause_secs * random.uniform(0.5, 1))
             pause_secs = min(2 * pause_secs, PAUSE_SECS_MAX)
@@ -170,13 +180,13 @@ class MqttClient:
     async def _ask_for_ticks(self, connection: Connection) -> None:
         """Ask whether the broker holds anything back, until it says no, each ``tick_secs``."""
         quarter_secs = self._settings.tick_secs / 4
-        backlog = Backlog(wall_clock_ms(), self._inbox.received) if self._session_present else None
+        if self._session_present:
+            await asyncio.sleep(BACKLOG_SECS)
         while True:
             now_ms = wall_clock_ms()
             with self._lock:
                 gauge = self._inbox.gauge
                 due = not gauge.asking and abs(now_ms - self._ticked_ms) >= 875 * self._settings.tick_secs
-                due = due and (backlog is None or backlog.over(now_ms, self._inbox.received))
                 if due:
                     gauge.ask(now_ms)
             if due:
