@@ -36,8 +36,7 @@ class Windows:
 
     Feed it every slice from ``progress.resume`` on, in order and without a hole. Records below ``progress.position``
     only refill the windows that are still open; their outcomes are empty. ``workers`` are the configured ingest
-    workers, whose ticks count. Raises ``OperatorError`` where a setting is out of its domain, or does not fit the
-    progress.
+    workers, whose ticks count. Raises ``OperatorError`` where the window length does not fit the progress.
     """
 
     def __init__(self, settings: WindowSettings, progress: Progress | Claim, workers: Sequence[str] = ()) -> None:
