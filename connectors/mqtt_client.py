@@ -26,6 +26,7 @@ log = logging.getLogger("ionwax.mqtt")
 PAUSE_SECS_MIN: Final = 0.25  # between attempts to connect; doubles
 PAUSE_SECS_MAX: Final = 8.0
 STEADY_SECS: Final = 5.0  # a connection that lasted as long was a good one
+SHORT_LIVED_MAX: Final = 5  # in a row, before that is said; not every broker says that a session was taken over
 CLOSE_SECS_MAX: Final = 2.0
 BACKLOG_SECS: Final = 0.5  # how long a resumed session may take to give out what waited (Artemis: 3 to 200 ms)
 INBOX_BYTES_MAX: Final = 256 * 1024 * 1024  # received and not acknowledged, per client
@@ -115,7 +116,7 @@ class MqttClient:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         stop = asyncio.ensure_future(self._stopping.wait())
-        pause_secs = PAUSE_SECS_MIN
+        pause_secs, short_lived = PAUSE_SECS_MIN, 0
         while not self._stopping.is_set():
             begun = self._loop.time()
             serving = asyncio.ensure_future(self._serve_once())
@@ -123,22 +124,25 @@ class MqttClient:
             if not serving.done():
                 await self._leave(serving)
                 return
-            if away := self._why_away(serving):
-                if pause_secs == PAUSE_SECS_MAX:
-                    log.warning("%s %s keeps trying.", away, self._worker)
-            elif self._loop.time() - begun >= STEADY_SECS or pause_secs < PAUSE_SECS_MAX / 4:
-                log.warning("MQTT broker at %s: %s lost its connection", self._address, self._worker)
-            else:
-                log.error(
-                    "MQTT broker at %s: %s loses its connection as soon as it has one. Does another process use this "
-                    "client id (mqtt.client_id)?",
-                    self._address,
-                    self._worker,
-                )
-            if self._loop.time() - begun >= STEADY_SECS:
-                pause_secs = PAUSE_SECS_MIN
+            if (away := self._why_away(serving)) is None:
+                short_lived = short_lived + 1 if self._loop.time() - begun < STEADY_SECS else 0
+                self._say_lost(short_lived)
+                pause_secs = min(PAUSE_SECS_MIN * 2**short_lived, PAUSE_SECS_MAX)
+            elif pause_secs == PAUSE_SECS_MAX:
+                log.warning("%s %s keeps trying.", away, self._worker)
             await asyncio.wait({stop}, timeout=pause_secs * random.uniform(0.5, 1))
             pause_secs = min(2 * pause_secs, PAUSE_SECS_MAX)
+
+    def _say_lost(self, short_lived: int) -> None:
+        if short_lived < SHORT_LIVED_MAX:
+            log.warning("MQTT broker at %s: %s lost its connection", self._address, self._worker)
+        else:
+            log.error(
+                "MQTT broker at %s: %s loses each connection as soon as it has it. Does another process use this "
+                "client id (mqtt.client_id)?",
+                self._address,
+                self._worker,
+            )
 
     def _why_away(self, serving: "asyncio.Task[None]") -> OperatorError | None:
         """Why an attempt to connect failed, None where it succeeded and was lost. Raises what waiting cannot heal."""

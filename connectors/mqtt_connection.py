@@ -3,7 +3,7 @@
 Rule: a gmqtt ``Client`` lives as long as one connection. gmqtt could reconnect by itself, but then an acknowledgement
 taken on one connection can go out on the next, where its packet id means another message.
 
-gmqtt has no call for what this project rests on, so five private names of version 0.8.0 are used, all of them in this
+gmqtt has no call for what this project rests on, so some private names of version 0.8.0 are used, all of them in this
 file; ``check_gmqtt`` tests for them before anything connects.
 """
 
@@ -19,10 +19,11 @@ from typing import Any, Final, Literal, Protocol
 from gmqtt import Client, Subscription
 from gmqtt.mqtt.connection import MQTTConnection
 from gmqtt.mqtt.handler import MQTTConnectError, MqttPackageHandler
+from gmqtt.mqtt.protocol import MQTTProtocol
 
 from connectors import mqtt_address
 from connectors.mqtt_address import Address
-from connectors.mqtt_publish import Malformed, Publish, read_publish
+from connectors.mqtt_publish import Malformed, Publish, read_goodbye, read_publish
 from schemas.errors import OperatorError
 from schemas.settings import MqttSettings
 
@@ -63,6 +64,7 @@ def check_gmqtt() -> None:
         (MqttPackageHandler, "_handle_pingresp_packet", 3),
         (MQTTConnection, "_send_ping_request", 1),
         (MQTTConnection, "send_package", 2),
+        (MQTTProtocol, "data_received", 2),
     )
     for owner, name, parameters in wanted:
         function = getattr(owner, name, None)
@@ -83,6 +85,7 @@ class Connection:
         self._lost: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._subscribed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._broken: OperatorError | None = None
+        self._last_data = b""
         self._breath: asyncio.TimerHandle | None = None
         self._client = self._prepare(worker)
 
@@ -101,6 +104,7 @@ class Connection:
         finally:
             connecting.cancel()
         self._client._connection._send_ping_request = self._ping_keepalive
+        self._listen_for_goodbye(self._client._connection._protocol)
 
     async def subscribe(self, topic_filter: str, *, backlog: bool) -> None:
         """Subscribe with QoS 1. Raises ``Refused``.
@@ -200,9 +204,19 @@ class Connection:
     def _on_connect(self, _client: Client, session_present: int, _code: int, _properties: dict[str, Any]) -> None:
         self._events.on_connect(session_present=bool(session_present))
 
+    def _listen_for_goodbye(self, protocol: asyncio.Protocol) -> None:
+        """Keep the last bytes received: a DISCONNECT that comes together with the end gmqtt does not read any more."""
+        received = protocol.data_received
+
+        def data_received(data: bytes) -> None:
+            self._last_data = data
+            received(data)
+
+        protocol.data_received = data_received  # type: ignore[method-assign]
+
     def _on_disconnect(self, _client: Client, packet: bytes, _error: Exception | None = None) -> None:
         if not self._lost.done():
-            self._lost.set_result(packet[0] if isinstance(packet, bytes) and packet else 0)
+            self._lost.set_result(packet[0] if packet else read_goodbye(self._last_data) or 0)
 
     def _on_subscribe(self, _client: Client, _mid: int, granted: tuple[int, ...], _properties: dict[str, Any]) -> None:
         if not self._subscribed.done():

@@ -1,90 +1,27 @@
 """The MQTT source, against a real broker: acknowledged when durable, nothing lost, ticks that speak the truth."""
 
-import asyncio
 import shutil
-import subprocess
-import sys
 import threading
-import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from gmqtt import Client
 
 from infra.embedded.mqtt import MqttBroker
 from schemas.arrivals import Tick
 from schemas.errors import OperatorError
 from schemas.settings import MqttSettings
 from tests.conftest import free_port
-from tests.connectors.mqtt_devices import Sent, publish
-from tests.connectors.mqtt_flow import DEADLINE_SECS, Ledger, run, running, until
+from tests.connectors.mqtt_flow import DEADLINE_SECS, Ledger, run, running
+from tests.connectors.mqtt_place import Place, Process, numbers, place_at, unacknowledged
 from tests.connectors.mqtt_wire import Wire
 
-ROOT = Path(__file__).parents[2]
-
 pytestmark = [pytest.mark.embedded, pytest.mark.contract]
-
-
-@dataclass(frozen=True)
-class Place:
-    """A corner of the broker that belongs to one test."""
-
-    settings: MqttSettings
-    prefix: str
-
-    @property
-    def topic_filter(self) -> str:
-        return f"{self.prefix}/+"
-
-    def messages(self, start: int, end: int) -> list[Sent]:
-        return [Sent(f"{self.prefix}/{n % 7}", b"%d" % n) for n in range(start, end)]
-
-    def publish(self, start: int, end: int) -> None:
-        publish(self.settings.url, self.messages(start, end), f"devices-{self.prefix}")
-
-
-def numbers(start: int, end: int) -> set[bytes]:
-    return {b"%d" % n for n in range(start, end)}
 
 
 @pytest.fixture
 def place(mqtt_url: str) -> Iterator[Place]:
     yield from place_at(mqtt_url)
-
-
-def place_at(url: str, **more: object) -> Iterator[Place]:
-    """A place with a client id of its own, whose session is forgotten afterwards."""
-    prefix = uuid.uuid4().hex[:12]
-    settings = MqttSettings(url=url, client_id=f"test-{prefix}", tick_secs=0.1, session_expiry_secs=600, **more)  # type: ignore[arg-type]
-    yield Place(settings, prefix)
-
-
-def unacknowledged(place: Place, worker: str) -> set[bytes]:
-    """What the broker still has for ``worker``: all that it sends before a message published now."""
-
-    async def collect() -> set[bytes]:
-        client = Client(worker, clean_session=False, session_expiry_interval=0)
-        found: set[bytes] = set()
-        arrived = asyncio.Event()
-
-        def on_message(_client: Client, _topic: str, payload: bytes, *_more: object) -> int:
-            if payload == b"last":
-                arrived.set()
-            else:
-                found.add(payload)
-            return 0
-
-        client.on_message = on_message
-        host, port = place.settings.url.removeprefix("mqtt://").split(":")
-        await client.connect(host, int(port))
-        await asyncio.to_thread(publish, place.settings.url, [Sent(f"{place.prefix}/0", b"last")], "last")
-        await asyncio.wait_for(arrived.wait(), DEADLINE_SECS)
-        await client.disconnect()
-        return found
-
-    return asyncio.run(collect())
 
 
 def test_a_stop_drains_until_all_is_acknowledged(mqtt_url: str) -> None:
@@ -99,45 +36,6 @@ def test_a_stop_drains_until_all_is_acknowledged(mqtt_url: str) -> None:
             assert wire.pubacks() == len(ledger.messages())
             left = unacknowledged(direct, place.settings.workers[0])
             assert numbers(0, 2_000) - left <= {*ledger.messages()}
-
-
-class Process:
-    """A process that receives for ``place`` and can be killed; what it made durable is in its file."""
-
-    def __init__(self, place: Place, path: Path) -> None:
-        self._place = place
-        self._path = path
-        self._path.touch()
-        self._running: subprocess.Popen[bytes] | None = None
-
-    def durable(self) -> list[bytes]:
-        """The messages; a line that a kill cut short does not count."""
-        return [
-            line[:-1] for line in self._path.read_bytes().splitlines(True) if line.endswith(b"\n") and line != b"tick\n"
-        ]
-
-    def start(self) -> None:
-        settings, module = self._place.settings, "tests.connectors.mqtt_process"
-        arguments = [settings.url, settings.client_id, self._place.topic_filter, str(self._path)]
-        self._running = subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=ROOT)
-
-    def await_durable(self, count: int) -> None:
-        until(lambda: len({*self.durable()}) >= count, lambda: f"{len({*self.durable()})} of {count} messages")
-
-    def await_tick(self) -> None:
-        ticks = self._path.read_bytes().count(b"tick")
-        until(lambda: self._path.read_bytes().count(b"tick") > ticks, lambda: "no tick")
-
-    def kill(self) -> None:
-        if self._running is not None:
-            self._running.kill()
-            self._running.wait()
-
-    def stop(self) -> int:
-        """SIGTERM; the exit status."""
-        assert self._running is not None
-        self._running.terminate()
-        return self._running.wait(DEADLINE_SECS)
 
 
 @pytest.fixture
@@ -251,6 +149,24 @@ def test_cut_connections_lose_nothing(mqtt_url: str) -> None:
                 ledger.await_tick()
             assert {*ledger.messages()} == numbers(0, 2_000)
             assert wire.connections > 1
+
+
+def test_a_second_process_with_the_same_client_id_stops_the_first(mqtt_broker: MqttBroker, tmp_path: Path) -> None:
+    """The later one has the session; the earlier one says so and ends, where the broker tells it (MQTT 5, 0x8E)."""
+    for place in place_at(mqtt_broker.url):
+        later = Process(place, tmp_path / "later")
+
+        def both(place: Place = place, later: Process = later) -> None:
+            with running(place.settings, place.topic_filter, first := Ledger()):
+                first.await_tick()
+                later.start()
+                later.await_tick()
+                place.publish(0, 100)
+                later.await_durable(100)
+
+        with pytest.raises(OperatorError, match="same client id"):
+            both()
+        assert later.stop() == 0
 
 
 def test_a_restarted_broker_is_subscribed_to_again(tmp_path: Path) -> None:
