@@ -48,7 +48,8 @@ def remember(extremes: Floats, running: Floats) -> Floats:
 def _reached(raised: Floats, extreme: Floats) -> Floats:
     """Softly, whether ``extreme`` reached ``raised``: 0 to 1; 1 where both are zero."""
     nothing = extreme <= 0
-    ratio = raised / np.where(nothing, 1.0, extreme)
+    with np.errstate(over="ignore"):  # bounded on the next line
+        ratio = raised / np.where(nothing, 1.0, extreme)
     ratio = np.where(nothing, np.where(raised > 0, _RATIO_MAX, 0.0), np.minimum(ratio, _RATIO_MAX))
     squared = ratio * ratio
     return 1.0 / (1.0 + squared * squared * squared)

@@ -1,8 +1,8 @@
 """The statistical detector: a rollup is news as far as it deviates like nothing its series has shown.
 
-Seven deviations are watched: of the value from its hour of the week, from that pair of hours, from its level, and
-from the nearest value the series has known; and, over some sixteen rows, of its movement from its usual movement, of
-its misfit from its usual misfit, and of its mean from the half hour of the day. Each is compared with the largest that
+Six deviations are watched: of the value from its pair of hours in the week, from its level, and from the nearest value
+the series has known; and, over some sixteen rows, of its movement from its usual movement, of its misfit with the hour
+of the week from its usual misfit, and of its mean from the half hour of the day. Each is compared with the largest that
 the series remembers (``extremes``); what they say is added up, on a log scale. One episode is told once: after a high
 score only a higher one, or a later one, comes through (``onset``).
 
@@ -31,7 +31,7 @@ USUAL_ROWS: Final = 512
 WARM_ROWS: Final = 250  # until then scores are held down in proportion
 BAND: Final = 6.0  # mean absolute misfits to either side: nearly five standard deviations of normal noise
 VALUE_MAX: Final = 1e300  # beyond, differences would overflow
-PARTS: Final = 7
+PARTS: Final = 6
 _SCORE_MAX: Final = PARTS * float(np.log(extremes.SURPRISE_MAX))
 _CHUNK_SERIES: Final = 8192  # what a step holds in a processor's cache at once
 
@@ -61,11 +61,12 @@ class Novelty:
 
     name: str = "novelty"
     params_version: str = "1"
-    flag_at: float = 0.5
+    flag_at: float = 0.45
+    unit_free: bool = True
 
     @property
     def fields(self) -> Mapping[str, Field]:
-        """2.8 KB a series, of which the season has 1.9."""
+        """2.7 KB a series, of which the season has 1.9."""
         return _FIELDS
 
     def step(self, state: State, rollups: Rollups) -> tuple[State, Scores]:
@@ -92,10 +93,10 @@ def _step(state: dict[str, Array], series: Ints, bucket: Ints, value: Floats) ->
     expected, half = _band(level, spread, means[0], seen[0], state["usual"][1][series])
 
     deviations = np.empty((PARTS, len(series)))
-    deviations[0], deviations[1], deviations[2] = misfits[0], misfits[1], from_level
+    deviations[0], deviations[1] = misfits[1], from_level
     movement = np.where(rows > 0, y - state["previous"][series], 0.0)
-    deviations[3] = values.distance(state, series, y, spread)
-    deviations[4:] = _sustained(state, series, movement, misfits)
+    deviations[2] = values.distance(state, series, y, spread)
+    deviations[3:] = _sustained(state, series, movement, misfits)
     evidence = _surprise(state, series, rows, np.abs(deviations), FLOOR * spread)
     score = onset.tell(state, series, evidence * np.minimum(rows / WARM_ROWS, 1.0))
 

@@ -90,6 +90,10 @@ class Detector(Protocol):
         """The score from which a rollup is flagged by default."""
 
     @property
+    def unit_free(self) -> bool:
+        """Whether it judges by the series' own past alone, so that unit and zero do not matter: more laws hold then."""
+
+    @property
     def fields(self) -> Mapping[str, Field]:
         """The arrays of the state."""
 
