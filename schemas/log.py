@@ -74,8 +74,8 @@ class Outcome:
     ``rollups`` has the columns of ``schemas.aggregates.ROLLUPS`` and holds whole closed windows, ascending by
     bucket, then device and metric; a (series, bucket) never appears twice in the life of a partition.
     ``closed`` are the ends (ms, exclusive) of the windows closed by this slice, ascending, empty ones included.
-    ``late`` (``schemas.frames.LATE``) holds readings whose window had closed before their record; whether one repeats an
-    earlier one is for the store to say.
+    ``late`` (``schemas.frames.LATE``) holds readings whose window had closed before their record; whether one repeats
+    an earlier one is for the store to say.
     ``refused`` adds, to those of the slice, messages that the core refused by their time; those
     below ``position`` (already accounted for before a resume) are left out.
     ``counts`` are the increments of the ledger by this slice, except that ``late`` and ``late_duplicates`` are the
