@@ -11,12 +11,15 @@ from infra.bench.table import markdown, plain
 from schemas.errors import OperatorError
 
 BENCHES: Final = {"windows": "infra.bench.windows"}
+COMMANDS: Final = {"anomalies": "infra.bench.anomalies"}  # benches with arguments of their own: main(argv)
 FOLDER: Final = Path(__file__).parents[2] / "bench"
 
 
 def main() -> int:
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        return int(importlib.import_module(COMMANDS[sys.argv[1]]).main(sys.argv[2:]))
     parser = argparse.ArgumentParser(prog="./justw bench", description="Measure, and write bench/NAME.md and .json")
-    parser.add_argument("name", choices=sorted(BENCHES), help="what to measure")
+    parser.add_argument("name", choices=sorted({*BENCHES, *COMMANDS}), help="what to measure")
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="runs of each case (3); medians are shown")
     parser.add_argument(
         "--only", default="", metavar="TEXT", help="only parts whose heading holds this; writes nothing"
