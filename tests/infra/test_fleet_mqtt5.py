@@ -143,14 +143,14 @@ class Told:
         return Fates(self.acked.extend, refused, self.resent.extend)
 
 
-async def publish_all(broker: ScriptedBroker, payloads: Sequence[bytes], **options) -> Told:
+async def publish_all(broker: ScriptedBroker, payloads: Sequence[bytes], wanted: int = 1, **options) -> Told:
     told = Told()
     publisher = Publisher(MqttSettings(url=broker.url), told.fates, client_id="me", **options)
     await publisher.open()
     try:
         number = 0
         while number < len(payloads):
-            part = payloads[number : number + await publisher.room()]
+            part = payloads[number : number + await publisher.room(wanted)]
             publisher.send(number, [("t", payload) for payload in part])
             number += len(part)
         assert await publisher.drained(10)
@@ -194,6 +194,24 @@ def test_the_brokers_receive_maximum_is_kept():
         return most
 
     assert asyncio.run(scenario()) == 3
+
+
+def test_the_next_message_does_not_wait_for_the_whole_window():
+    """A broker that holds back its PUBACKs until it hears more (Nagle's algorithm) hears more."""
+
+    async def scenario() -> Told:
+        waiting: list[int] = []
+
+        def answer(packet_id: int, _: int) -> bytes:
+            waiting.append(packet_id)
+            some = len(waiting) if packet_id == 30 else len(waiting) // 3  # of a full window the oldest only
+            answers = b"".join(puback(waiting.pop(0)) for _ in range(some))
+            return answers
+
+        async with ScriptedBroker(b"\x20\x06\x00\x00\x03\x21\x00\x03", answer) as broker:
+            return await asyncio.wait_for(publish_all(broker, [b"x"] * 30, wanted=3), 10)
+
+    assert asyncio.run(scenario()).acked == list(range(30))
 
 
 def test_a_message_above_the_brokers_limit_is_refused_without_being_sent():
