@@ -254,6 +254,16 @@ def test_odd_ids_reach_the_row_unharmed(device: str) -> None:
     assert [(device, NOW, {"a": 1.0})] == events(arrive(payload, topic="plant", by=decoder("plant")))
 
 
+def test_telemetry_that_looks_like_json_is_telemetry() -> None:
+    """A device id of 123 bytes makes protobuf begin with a line feed and a brace."""
+    device = "d" * 123
+    payload = telemetry(device_id=device, ts=NOW, metrics={"a": 1})
+    assert payload.startswith(b"\n{")
+    assert [(device, NOW, {"a": 1.0})] == events(arrive(payload, topic=f"devices/{device}/telemetry"))
+    (letter,) = arrive(payload[:-1], topic=f"devices/{device}/telemetry").records
+    assert reason(letter) in ("not_json", "bad_protobuf")
+
+
 @pytest.mark.parametrize(
     ("device", "why"),
     [(None, "bad_name"), ("", "bad_name"), ("a\0", "bad_name"), ("\ud800", "bad_name"), (7, "bad_shape")],
