@@ -1,11 +1,15 @@
 """The ingest dataflow, between a real MQTT broker and a real Kafka."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -19,11 +23,13 @@ from dataflows import ingest
 from dataflows.decoding.topics import compile_topic
 from schemas.settings import KafkaSettings, MqttSettings, OutputSettings, Settings
 from schemas.telemetry_pb2 import Telemetry
+from tests.conftest import free_port
 from tests.connectors.mqtt_devices import Sent, publish
 from tests.connectors.mqtt_wire import Wire
 
 pytestmark = [pytest.mark.embedded, pytest.mark.contract]
 
+ROOT = Path(__file__).parents[2]
 DEADLINE_SECS = 30.0
 RunWhile = Callable[..., None]
 EPOCH = timedelta(milliseconds=50)
@@ -86,15 +92,21 @@ def running(settings: Settings) -> Iterator[RunWhile]:
 def read_topic(settings: Settings, topic: str, done: Callable[[list[Message]], bool]) -> list[Message]:
     """Records of ``topic`` from its beginning, until ``done`` says so."""
     consumer = Consumer(
-        {"bootstrap.servers": settings.kafka.bootstrap_servers, "group.id": "test", "enable.auto.commit": False}
+        {
+            "bootstrap.servers": settings.kafka.bootstrap_servers,
+            "group.id": "test",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+        }
     )
-    partitions = len(consumer.list_topics(topic, timeout=DEADLINE_SECS).topics[topic].partitions)
+    partitions = 1 if topic == settings.kafka.dead_letter_topic else settings.kafka.partitions
     consumer.assign([TopicPartition(topic, p, 0) for p in range(partitions)])
     found: list[Message] = []
     deadline = time.monotonic() + DEADLINE_SECS
     while not done(found):
         assert time.monotonic() < deadline, f"{len(found)} records of {topic} and not done"
-        found += consumer.consume(1_000, 0.1)
+        # A topic made a moment ago may be unknown to a new client for a while, which it says by a message.
+        found += [message for message in consumer.consume(1_000, 0.1) if message.error() is None]
     consumer.close()
     return found
 
@@ -207,3 +219,36 @@ def test_what_comes_again_is_not_appended_again(settings: Settings, running: Run
         running(unheard, wire.url)
     running(heard)
     assert sorted(events(81)) == [-1, *range(80)]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"mqtt": {"url": "mqtt://127.0.0.1:{port}", "password": "hunter2", "username": "u"}}, "cannot connect"),
+        ({"mqtt": {"topic": "devices/{{device_id"}}, "mqtt.topic"),
+        ({"kafka": {"events_topic": "no.such.topic"}}, "./justw topics"),
+        ({"kafka": {"partitions": 7}}, "kafka.partitions"),
+    ],
+    ids=["broker away", "bad template", "no topic", "other partitions"],
+)
+def test_a_start_that_cannot_succeed_is_one_message(
+    settings: Settings, tmp_path: Path, change: dict[str, dict[str, object]], said: str
+) -> None:
+    """The process ends with it, non-zero, without a traceback and without a secret."""
+    plain = settings.to_builtins()
+    for section, values in change.items():
+        plain[section] |= {
+            key: value.format(port=free_port()) if isinstance(value, str) else value for key, value in values.items()
+        }
+    path = tmp_path / "settings.yaml"
+    path.write_text(json.dumps({section: plain[section] for section in ("mqtt", "kafka")}))
+    command = [sys.executable, "-m", "bytewax.run", f"dataflows.ingest:flow('{path}')", "-s", "1"]
+    without = ("MQTT_URL", "KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL")
+    environment = {name: value for name, value in os.environ.items() if name not in without}
+    ended = subprocess.run(command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 78
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("ionwax: ")]
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert "Traceback" not in ended.stderr
+    assert "hunter2" not in ended.stderr + ended.stdout
