@@ -111,12 +111,17 @@ def test_details_are_bounded() -> None:
     (letter,) = arrive(b"[" + b",".join([b"7"] * 10_000) + b"]").records
     assert len(dict(letter.headers)["detail"]) < 2_000
     assert detail(letter).endswith("and 9990 more")
+    (letter,) = arrive(b"{}", topic="t" * 65_535).records
+    assert b"t" * 2_000 == dict(letter.headers)["source-topic"]
 
 
 def test_a_payload_above_the_limit_is_cut_and_identified() -> None:
     """Its first 64 KB, original size and SHA-256; at the limit it is still decoded."""
     payload = b'{"metrics":{"a":1}}' + b" " * 200_000
     assert len(events(arrive(payload, by=decoder(payload_bytes_max=len(payload))))) == 1
+    (letter,) = arrive(payload[1:], by=decoder(payload_bytes_max=len(payload) - 1)).records
+    assert payload[1:] == letter.value, "refused, but not for its size"
+    assert "sha256" not in dict(letter.headers)
     (letter,) = arrive(payload, by=decoder(payload_bytes_max=len(payload) - 1)).records
     headers = dict(letter.headers)
     assert ("too_large", payload[:65_536]) == (reason(letter), letter.value)
