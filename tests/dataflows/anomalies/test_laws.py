@@ -16,7 +16,7 @@ UNIT_FREE = pytest.mark.parametrize(
     "detector", [each for each in DETECTORS.values() if each.unit_free], ids=lambda each: each.name
 )
 THOROUGH = settings(
-    max_examples=10,
+    max_examples=settings.default.max_examples // 10,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
