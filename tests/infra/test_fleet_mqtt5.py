@@ -205,8 +205,7 @@ def test_the_next_message_does_not_wait_for_the_whole_window():
         def answer(packet_id: int, _: int) -> bytes:
             waiting.append(packet_id)
             some = len(waiting) if packet_id == 30 else len(waiting) // 3  # of a full window the oldest only
-            answers = b"".join(puback(waiting.pop(0)) for _ in range(some))
-            return answers
+            return b"".join(puback(waiting.pop(0)) for _ in range(some))
 
         async with ScriptedBroker(b"\x20\x06\x00\x00\x03\x21\x00\x03", answer) as broker:
             return await asyncio.wait_for(publish_all(broker, [b"x"] * 30, wanted=3), 10)
