@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -51,6 +52,20 @@ class Rollups:
     max: Floats
     count: Ints
     closed_until: int
+
+    @classmethod
+    def of_frame(cls, rollups: pl.DataFrame, series: Ints, closed_until: int) -> "Rollups":
+        """The rollups of a frame with the columns of ``schemas.aggregates.ROLLUPS``; ``series`` places its rows."""
+        return cls(
+            series=series,
+            bucket=rollups["bucket"].to_numpy(),
+            mean=rollups["mean"].to_numpy(),
+            m2=rollups["m2"].to_numpy(),
+            min=rollups["min"].to_numpy(),
+            max=rollups["max"].to_numpy(),
+            count=rollups["count"].to_numpy(),
+            closed_until=closed_until,
+        )
 
     @classmethod
     def of_values(cls, series: Ints, bucket: Ints, value: Floats, length_ms: int = 60_000) -> "Rollups":
