@@ -10,7 +10,7 @@ from infra.bench.case import Case, Result, run
 from infra.bench.table import markdown, plain
 from schemas.errors import OperatorError
 
-BENCHES: Final = {"windows": "infra.bench.windows"}
+BENCHES: Final = {"windows": "infra.bench.windows", "rollups": "infra.bench.rollups"}
 COMMANDS: Final = {"anomalies": "infra.bench.anomalies"}  # benches with arguments of their own: main(argv)
 FOLDER: Final = Path(__file__).parents[2] / "bench"
 

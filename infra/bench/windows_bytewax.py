@@ -43,13 +43,13 @@ class _Batches(DynamicSource[Any], StatelessSourcePartition[Any]):
         return next(self._batches)
 
 
-class _Tally(DynamicSink[Any], StatelessSinkPartition[Any]):
+class Tally(DynamicSink[Any], StatelessSinkPartition[Any]):
     """Adds up the counts of the rows it is given."""
 
     def __init__(self) -> None:
         self.rows = self.counted = 0
 
-    def build(self, _step_id: str, _worker_index: int, _worker_count: int) -> "_Tally":
+    def build(self, _step_id: str, _worker_index: int, _worker_count: int) -> "Tally":
         return self
 
     def write_batch(self, items: list[tuple[int, int]]) -> None:
@@ -58,7 +58,7 @@ class _Tally(DynamicSink[Any], StatelessSinkPartition[Any]):
             self.counted += counted
 
 
-def _measured(flow: Dataflow, tally: _Tally, readings: int) -> Result:
+def _measured(flow: Dataflow, tally: Tally, readings: int) -> Result:
     with timed() as clock:
         run_main(flow)
     assert tally.counted == readings, f"{readings - tally.counted} readings are missing"
@@ -74,7 +74,7 @@ def core(series: int, readings: int, minutes: int, batch: int = 10_000) -> Resul
             outcome: Outcome = windows.feed(part)
             yield len(outcome.rollups), outcome.counts.counted
 
-    tally, flow = _Tally(), Dataflow("core")
+    tally, flow = Tally(), Dataflow("core")
     source = _Batches([[part] for part in Fleet(series, readings, minutes).slices(batch)])
     op.output("out", op.flat_map_batch("roll", op.input("in", flow, source), roll), tally)
     return _measured(flow, tally, readings)
@@ -100,7 +100,7 @@ def _clock() -> win.EventClock[Any]:
     )
 
 
-def _add(so_far: Moments, reading: tuple[datetime, float]) -> Moments:
+def add(so_far: Moments, reading: tuple[datetime, float]) -> Moments:
     count, mean, m2, low, high = so_far
     value = reading[1]
     count += 1
@@ -109,7 +109,7 @@ def _add(so_far: Moments, reading: tuple[datetime, float]) -> Moments:
     return count, mean, m2 + delta * (value - mean), value if value < low else low, value if value > high else high
 
 
-def _merge(a: Moments, b: Moments) -> Moments:
+def merge(a: Moments, b: Moments) -> Moments:
     count = a[0] + b[0]
     delta = b[1] - a[1]
     m2 = a[2] + b[2] + delta * delta * a[0] * b[0] / count
@@ -118,18 +118,18 @@ def _merge(a: Moments, b: Moments) -> Moments:
 
 def fold_window(series: int, readings: int, minutes: int, batch: int = 10_000) -> Result:
     """Bytewax's ``fold_window``, a key a series: count, mean, m2, min and max."""
-    tally, flow = _Tally(), Dataflow("fold_window")
+    tally, flow = Tally(), Dataflow("fold_window")
     keyed = op.input("in", flow, _Batches(_items(series, readings, minutes, batch)))
     windower = win.TumblingWindower(align_to=START, length=timedelta(minutes=1))
     empty: Moments = (0, 0.0, 0.0, math.inf, -math.inf)
-    rows = win.fold_window("fold", keyed, _clock(), windower, lambda: empty, _add, _merge, ordered=False)
+    rows = win.fold_window("fold", keyed, _clock(), windower, lambda: empty, add, merge, ordered=False)
     op.output("out", op.map("count", rows.down, lambda row: (1, row[1][1][0])), tally)
     return _measured(flow, tally, readings)
 
 
 def collect_window(series: int, readings: int, minutes: int, batch: int = 10_000) -> Result:
     """Bytewax's ``collect_window``, a key a series, reduced by a fold over the list when it closes."""
-    tally, flow = _Tally(), Dataflow("collect_window")
+    tally, flow = Tally(), Dataflow("collect_window")
     keyed = op.input("in", flow, _Batches(_items(series, readings, minutes, batch)))
     windower = win.TumblingWindower(align_to=START, length=timedelta(minutes=1))
     rows = win.collect_window("collect", keyed, _clock(), windower, ordered=False)
@@ -137,7 +137,7 @@ def collect_window(series: int, readings: int, minutes: int, batch: int = 10_000
     def reduce(row: tuple[str, tuple[int, list[tuple[datetime, float]]]]) -> tuple[int, int]:
         so_far: Moments = (0, 0.0, 0.0, math.inf, -math.inf)
         for reading in row[1][1]:
-            so_far = _add(so_far, reading)
+            so_far = add(so_far, reading)
         return 1, so_far[0]
 
     op.output("out", op.map("reduce", rows.down, reduce), tally)
