@@ -10,6 +10,7 @@ Run it: python -m bytewax.run "dataflows.ingest:flow('infra/settings/prod.yaml')
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 from bytewax import operators as op
 from bytewax.dataflow import Dataflow
@@ -32,6 +33,7 @@ from schemas.settings import Settings
 from schemas.settings_file import load_settings
 
 Written = tuple[str, Sequence[Record]]
+READ_BACK_MAX: Final = 1_000_000  # records: a second or two. What is older and comes again is appended as a duplicate
 
 
 @one_message
@@ -47,10 +49,10 @@ def flow(settings_path: str) -> Dataflow:
 
 def read_back(settings: Settings) -> Appended:
     """What the log was given last: all that the broker may send again is among it."""
+    kafka = settings.kafka
     unacknowledged_max = settings.mqtt.clients * settings.mqtt.receive_max
-    appended = Appended(unacknowledged_max * settings.kafka.partitions)
-    appended.add(tail_values(settings.kafka, settings.kafka.events_topic, unacknowledged_max))
-    return appended
+    records_max = min(unacknowledged_max, READ_BACK_MAX // kafka.partitions)
+    return Appended(unacknowledged_max, tail_values(kafka, kafka.events_topic, records_max))
 
 
 def build(

@@ -15,12 +15,15 @@ from schemas.arrivals import Arrivals
 
 
 class Appended:
-    """Values appended lately: at least the last ``values_max``, at most twice as many. Eight bytes of each are kept."""
+    """Values appended lately: at least the last ``values_max``, at most twice as many. Eight bytes of each are kept.
 
-    def __init__(self, values_max: int) -> None:
+    ``before``, read back at a start, is known until ``values_max`` more have been appended.
+    """
+
+    def __init__(self, values_max: int, before: Iterable[bytes] = ()) -> None:
         self._values_max = values_max
         self._newer: set[int] = set()
-        self._older: set[int] = set()
+        self._older = {hash(value) for value in before}
 
     def add(self, values: Iterable[bytes]) -> None:
         for value in values:

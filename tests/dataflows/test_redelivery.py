@@ -20,6 +20,19 @@ def test_the_last_values_are_known_and_old_ones_forgotten(values_max: int, count
     assert sum(known) <= 2 * values_max
 
 
+@given(before=st.integers(0, 50), values_max=st.integers(1, 20))
+def test_what_was_read_back_is_known_until_as_many_as_may_come_again_were_appended(
+    before: int, values_max: int
+) -> None:
+    """However much that was: of several partitions it is more than can come again."""
+    values = [b"before %d" % n for n in range(before)]
+    appended = Appended(values_max, values)
+    appended.add(b"%d" % n for n in range(values_max))
+    assert all(value in appended for value in values)
+    appended.add([b"one more"])
+    assert not any(value in appended for value in values)
+
+
 @given(st.lists(st.booleans(), max_size=30))
 def test_runs_are_the_arrivals_in_order_each_of_one_kind(dups: list[bool]) -> None:
     """Joined they are what was cut, and no two neighbours are alike."""
