@@ -17,10 +17,11 @@ there was no backlog. The tick takes the question's time. Under a backlog that n
 A broker may answer a PINGREQ before it has refilled the room that acknowledgements made (rumqttd routes messages in
 one thread and answers pings in another). So room made less than ``SETTLE_MS`` before the question counts as taken.
 
-Where it errs: a window that shrinks within a connection (one counted in bytes, say) can let a worker tick that is
-behind. Its readings are then late and revise their rows; nothing is lost. The other way round, a load that keeps the
-broker at its highest mark at every question cannot be told from a backlog: ticks are withheld, and quiet or patience
-close the windows.
+Where it errs: a window that shrinks within a connection (one counted in bytes, say), or one that is refilled later than
+that (Artemis, on an overloaded machine), can let a worker tick that is behind. Its readings are then late and revise
+their rows; nothing is lost. The other way round, epochs shorter than ``SETTLE_MS`` under steady load, or a load that
+keeps the broker at its highest mark at every question, cannot be told from a backlog: ticks are withheld, and quiet or
+patience close the windows.
 """
 
 from typing import Final
