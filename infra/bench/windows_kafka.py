@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 import psycopg
 import yaml
 
-from infra.bench.case import Result
+from infra.bench.case import Result, memory_mib
 from infra.bench.kafka_log import fill
 from infra.bench.windows_logs import METRICS, Fleet
 from infra.embedded.kafka import KafkaBroker
@@ -79,7 +79,7 @@ def ours(messages: int, devices: int, processes: int, minutes: int = 5) -> Resul
                 began, cpu = time.perf_counter(), sum(map(_cpu_secs, running))
                 _wait(connection, running, "select coalesce(sum(position - start), 0)::bigint from progress", records)
                 wall, cpu = time.perf_counter() - began, sum(map(_cpu_secs, running)) - cpu
-                peak = max(map(_peak_mib, running))
+                peak = max(memory_mib("VmHWM", str(process.pid)) for process in running)
                 (counted,) = connection.execute("select sum(count)::bigint from rollups_1m").fetchone() or (0,)
         finally:
             for process in running:
@@ -115,13 +115,6 @@ def _wait(connection: psycopg.Connection, running: list[subprocess.Popen[bytes]]
 def _cpu_secs(process: subprocess.Popen[bytes]) -> float:
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS_A_SEC
-
-
-def _peak_mib(process: subprocess.Popen[bytes]) -> float:
-    for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) / 1024
-    return 0.0
 
 
 def idiomatic(messages: int, devices: int, minutes: int = 5) -> Result:

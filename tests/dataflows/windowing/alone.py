@@ -2,15 +2,14 @@
 
 import hashlib
 import json
-import resource
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from dataflows.windowing import Windows
+from infra.bench.case import memory_mib
 from infra.bench.windows_logs import BASE_MS, WORKER, Fleet
 from schemas.frames import MESSAGES, TICKS
 from schemas.log import LogSlice
@@ -19,8 +18,7 @@ from schemas.settings import WindowSettings
 
 
 def resident_mib() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
+    return memory_mib("VmRSS")
 
 
 def digest(series: int, readings: int, batch: int) -> dict[str, Any]:
@@ -64,7 +62,7 @@ def peak(series: int, readings: int) -> dict[str, Any]:
     tick = pl.DataFrame([(messages, after, WORKER, after)], schema=TICKS, orient="row")
     outcome = windows.feed(LogSlice(0, messages, messages + 1, MESSAGES.to_frame(), tick))
     counted = outcome.counts.counted
-    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    highest = memory_mib("VmHWM")
     return {"peak_mib": highest, "grown_mib": highest - before, "counted": counted, "rows": len(outcome.rollups)}
 
 

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 
 def alone(*arguments: object, threads: int = 1) -> dict[str, Any]:
@@ -41,6 +42,7 @@ def test_a_million_readings_of_many_series_take_little_memory():
 
 
 @pytest.mark.thorough
+@pytest.mark.skipif(settings().max_examples <= 100, reason="takes --hypothesis-profile=thorough: a gigabyte, and time")
 def test_ten_million_readings_of_a_million_series_stay_under_one_and_a_half_gigabytes():
     """All in one open window, and then reduced."""
     run = alone("peak", 1_000_000, 10_000_000)

@@ -45,7 +45,7 @@ def orderly(draw: st.DrawFn) -> tuple[Rules, Log]:
 
 
 @given(orderly())
-@examples(300)
+@examples(200)
 def test_rows_equal_one_group_by_where_disorder_is_within_the_allowed_lateness(case):
     """Law 4: nothing is late, and closed rows are those of a group by over the whole log."""
     rules, log = case
@@ -88,7 +88,7 @@ def one_wrong_clock(draw: st.DrawFn) -> tuple[Rules, Log]:
 
 
 @given(one_wrong_clock())
-@examples(300)
+@examples(200)
 def test_one_wrong_clock_makes_no_honest_reading_late(case):
     """Law 6: whatever one device says the time is, no reading of another is late."""
     rules, log = case

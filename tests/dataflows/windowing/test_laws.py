@@ -52,7 +52,7 @@ def changes(draw: st.DrawFn) -> tuple[list[tuple[Rules, int, int]], Log, list[in
 
 
 @given(changes())
-@examples(400)
+@examples(250)
 def test_settings_may_change_between_runs(case):
     """Lateness, skew, age, quiet, patience and workers take effect where accounting stood, and nothing is lost."""
     laws.settings_may_change(*case)
