@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
@@ -48,13 +49,7 @@ class Demo:
 
     def children(self) -> set[int]:
         """Every process that descends from it now."""
-        found, parents = set(), {self.process.pid}
-        table = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-        pairs = [tuple(map(int, line.split())) for line in table.splitlines()]
-        while parents:
-            parents = {pid for pid, parent in pairs if parent in parents} - found
-            found |= parents
-        return found
+        return {child.pid for child in psutil.Process(self.process.pid).children(recursive=True)}
 
     @property
     def addresses(self) -> dict[str, str]:
