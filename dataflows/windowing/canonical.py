@@ -29,8 +29,9 @@ class Part(NamedTuple):
     device_ranks: Ranks  # by code
     time: Small  # ms since the window's start
     size: Small  # readings in the message
-    metric: Codes
+    metric: Codes  # nothing where there is a shape
     metric_ranks: Ranks
+    shape: Codes | None = None  # the metrics of every message, in this order
 
 
 class Stretch(NamedTuple):
@@ -39,16 +40,54 @@ class Stretch(NamedTuple):
     series: Unsigned  # rank of the device × number of metrics + rank of the metric
     time: Ints  # ms since the window's start
     place: Ints  # place in the order of the log, counted over the window
+    width: int = 1  # above 1 the order is by metric, of so many, before it is by device
 
 
 def in_order(parts: Sequence[Part], devices: int, metrics: int, key_bits: int = KEY_BITS) -> Iterator[Stretch]:
     """All readings of ``parts``, which follow one another in the log, in order of series, time and place."""
+    shape = _common_shape(parts)
+    if shape is not None:
+        return _by_message(parts, shape, devices, metrics, key_bits)
+    return _by_reading([_unshaped(part) for part in parts], devices, metrics, key_bits, STRETCH)
+
+
+def _by_reading(parts: Sequence[Part], devices: int, metrics: int, key_bits: int, size: int) -> Iterator[Stretch]:
     count = sum(len(part.metric) for part in parts)
     time_bits = max(int(np.max(part.time)) for part in parts).bit_length()
     index_bits = count.bit_length()
     if (devices * metrics - 1).bit_length() + time_bits + index_bits > key_bits:
-        return _by_index(parts, metrics)
-    return _by_key(_keys(parts, metrics, count, time_bits, index_bits), time_bits, index_bits)
+        return _by_index(parts, metrics, size)
+    return _by_key(_keys(parts, metrics, count, time_bits, index_bits), time_bits, index_bits, size)
+
+
+def _common_shape(parts: Sequence[Part]) -> Ranks | None:
+    """The ranks of the metrics that every message of every part names, in the order it does; None where they differ."""
+    shapes = [None if part.shape is None else part.metric_ranks[part.shape] for part in parts]
+    first = shapes[0]
+    if first is None or any(shape is None or not np.array_equal(shape, first) for shape in shapes):
+        return None
+    return first
+
+
+def _unshaped(part: Part) -> Part:
+    return part if part.shape is None else part._replace(metric=np.tile(part.shape, len(part.device)), shape=None)
+
+
+def _by_message(parts: Sequence[Part], shape: Ranks, devices: int, metrics: int, key_bits: int) -> Iterator[Stretch]:
+    """Where all messages are of one shape it is enough to sort messages: readings share device, time and place."""
+    width, nothing = len(shape), np.zeros(1, np.uint64)
+    as_one = [
+        part._replace(size=np.ones_like(part.size), metric=np.zeros_like(part.device), metric_ranks=nothing)
+        for part in parts
+    ]
+    by_rank = np.argsort(shape).astype(np.int64)
+    for device, time, place, _ in _by_reading(as_one, devices, 1, key_bits, max(STRETCH // width, 1)):
+        yield Stretch(
+            np.add.outer(shape[by_rank], device * np.uint64(metrics)).ravel(),
+            np.tile(time, width),
+            np.add.outer(by_rank, place * width).ravel(),
+            width,
+        )
 
 
 def _keys(parts: Sequence[Part], metrics: int, count: int, time_bits: int, index_bits: int) -> Unsigned:
@@ -65,20 +104,21 @@ def _keys(parts: Sequence[Part], metrics: int, count: int, time_bits: int, index
             message = device_keys[part.device[low:high]]
             message += part.time[low:high].astype(np.uint64) << np.uint64(index_bits)
             reading = keys[at + first : at + last]
-            reading[:] = np.repeat(message, part.size[low:high])
-            reading += metric_keys[part.metric[first:last]]
+            reading[:] = message if metrics == 1 else np.repeat(message, part.size[low:high])
+            if metrics > 1:
+                reading += metric_keys[part.metric[first:last]]
             reading += np.arange(at + first, at + last, dtype=np.uint64)
         at += int(ends[-1])
     return keys
 
 
-def _by_key(keys: Unsigned, time_bits: int, index_bits: int) -> Iterator[Stretch]:
+def _by_key(keys: Unsigned, time_bits: int, index_bits: int, size: int) -> Iterator[Stretch]:
     keys.sort()
     series_shift, time_shift = np.uint64(time_bits + index_bits), np.uint64(index_bits)
     time_mask, index_mask = np.uint64((1 << time_bits) - 1), np.uint64((1 << index_bits) - 1)
     low = 0
     while low < len(keys):
-        last = keys[min(low + STRETCH, len(keys)) - 1] >> series_shift
+        last = keys[min(low + size, len(keys)) - 1] >> series_shift
         high = int(np.searchsorted(keys, (last + np.uint64(1)) << series_shift))
         key = keys[low:high]
         yield Stretch(
@@ -89,7 +129,7 @@ def _by_key(keys: Unsigned, time_bits: int, index_bits: int) -> Iterator[Stretch
         low = high
 
 
-def _by_index(parts: Sequence[Part], metrics: int) -> Iterator[Stretch]:
+def _by_index(parts: Sequence[Part], metrics: int, size: int) -> Iterator[Stretch]:
     series = np.concatenate(
         [np.repeat(p.device_ranks[p.device] * np.uint64(metrics), p.size) + p.metric_ranks[p.metric] for p in parts]
     )
@@ -98,7 +138,7 @@ def _by_index(parts: Sequence[Part], metrics: int) -> Iterator[Stretch]:
     series = series[order]
     low = 0
     while low < len(order):
-        high = int(np.searchsorted(series, series[min(low + STRETCH, len(order)) - 1], side="right"))
+        high = int(np.searchsorted(series, series[min(low + size, len(order)) - 1], side="right"))
         yield Stretch(series[low:high], time[order[low:high]], order[low:high])
         low = high
 
@@ -108,13 +148,13 @@ def without_repeats(stretch: Stretch, values: npt.NDArray[np.float64]) -> tuple[
 
     Cheap where no series has two readings of one time.
     """
-    series, time, place = stretch
+    series, time, place, width = stretch
     tied = (series[1:] == series[:-1]) & (time[1:] == time[:-1])
     if not tied.any():
         return stretch, values
+    bits = values.view(np.int64)
     among = np.flatnonzero(tied)
     among = np.union1d(among, among + 1)
-    bits = values.view(np.int64)
     among = among[np.lexsort((bits[among], time[among], series[among]))]
     before, after = among[:-1], among[1:]
     again = after[(series[before] == series[after]) & (time[before] == time[after]) & (bits[before] == bits[after])]
@@ -122,4 +162,4 @@ def without_repeats(stretch: Stretch, values: npt.NDArray[np.float64]) -> tuple[
         return stretch, values
     kept = np.ones(len(series), bool)
     kept[again] = False
-    return Stretch(series[kept], time[kept], place[kept]), values[kept]
+    return Stretch(series[kept], time[kept], place[kept], width), values[kept]

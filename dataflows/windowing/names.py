@@ -73,16 +73,19 @@ class Generation:
         self.devices, self.metrics = Names(), Names()
         self._shape: tuple[pl.Series, Codes] | None = None  # metrics of the messages before, and their codes
 
-    def metric_codes(self, columns: Columns) -> Codes:
-        """The code of each reading's metric. Most slices hold messages of one shape, which is interned once."""
+    def metric_codes(self, columns: Columns) -> tuple[Codes, bool]:
+        """The codes of the readings' metrics. True beside them: only of the first message, and all are of its shape.
+
+        Most slices are so; their shape is interned once, and is the same array each time.
+        """
         metrics = pl.Series(columns.metric, dtype=pl.String())
         period = columns.period
         if not period:
-            return self.metrics.codes(metrics)
+            return self.metrics.codes(metrics), False
         shape = metrics.slice(0, period)
         if self._shape is None or len(self._shape[0]) != period or not (self._shape[0] == shape).all():
             self._shape = pl.Series(shape.to_list()), self.metrics.codes(shape)
-        return np.tile(self._shape[1], len(columns.size))
+        return self._shape[1], True
 
     def is_stale(self, devices: int, metrics: int) -> bool:
         """Whether a window that held this many of each left most names unused."""

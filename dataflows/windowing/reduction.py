@@ -38,7 +38,7 @@ def reduce_window(window: OpenWindow) -> Reduced:
     devices, device_ranks = merged([rows.generation.devices.ranking() for rows in window.parts])
     metrics, metric_ranks = merged([rows.generation.metrics.ranking() for rows in window.parts])
     parts = [
-        Part(rows.device.whole(), device, rows.time.whole(), rows.size.whole(), rows.metric.whole(), metric)
+        Part(rows.device.whole(), device, rows.time.whole(), rows.size.whole(), rows.metric.whole(), metric, rows.shape)
         for rows, device, metric in zip(window.parts, device_ranks, metric_ranks, strict=True)
     ]
     values = _joined([rows.value.whole() for rows in window.parts])
@@ -48,11 +48,11 @@ def reduce_window(window: OpenWindow) -> Reduced:
     for stretch in in_order(parts, len(devices), len(metrics)):
         stretch, chosen = without_repeats(stretch, values[stretch.place])
         starts = np.flatnonzero(np.diff(stretch.series, prepend=~stretch.series[0]))
-        series.append(stretch.series[starts])
+        series.append(_interleaved(stretch.series[starts], stretch.width))
         kept += len(chosen)
         groups = aggregates.Groups(chosen, stretch.time + window.start, starts)
         for name, column in aggregates.reduce(groups).items():
-            reduced[name].append(column)
+            reduced[name].append(_interleaved(column, stretch.width))
 
     device_rank, metric_rank = np.divmod(_joined(series), np.uint64(len(metrics)))
     frame = {
@@ -72,6 +72,11 @@ def reduce_window(window: OpenWindow) -> Reduced:
 
 def _distinct(ranks: Ranks, count: int) -> int:
     return int(np.count_nonzero(np.bincount(ranks.view(np.int64), minlength=count)))
+
+
+def _interleaved(column: npt.NDArray[Any], width: int) -> npt.NDArray[Any]:
+    """Entries by metric and then device as entries by device and then metric, of which there are ``width``."""
+    return column if width == 1 else column.reshape(width, -1).T.ravel()
 
 
 def _joined(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:

@@ -1,6 +1,7 @@
 """The rows of open windows, in columns, in the order of the log.
 
-Rule: a row is kept until its window closes. A message costs 12 bytes and each of its readings 12 more.
+Rule: a row is kept until its window closes. A message costs 12 bytes and each of its readings 8 more, or 12 where
+messages differ in shape.
 """
 
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from dataflows.windowing.columns import Columns, Ints, Mask
+from dataflows.windowing.columns import Columns, Floats, Ints, Mask
 from dataflows.windowing.names import Codes, Generation
 
 BLOCK_MAX: Final = 1 << 17
@@ -39,15 +40,44 @@ class Array:
 
 
 class Rows:
-    """Rows of one window and one generation of names: parallel by message, and by reading."""
+    """Rows of one window and one generation of names: parallel by message, and by reading.
+
+    As long as all messages name the same metrics in the same order, ``shape`` holds those and ``metric`` nothing.
+    """
 
     def __init__(self, generation: Generation) -> None:
         self.generation = generation
+        self.shape: Codes | None = None
+        self._messages = 0
         self.device = Array(np.uint32)
         self.time = Array(np.uint32)  # ms since the window's start: it is at most a day
         self.size = Array(np.uint32)
         self.metric = Array(np.uint32)
         self.value = Array(np.float64)
+
+    def add(self, device: Codes, time: Codes, size: Codes, value: Floats) -> None:
+        """Append messages, whose metrics are appended next."""
+        self.device.extend(device)
+        self.time.extend(time)
+        self.size.extend(size)
+        self.value.extend(value)
+
+    def add_shaped(self, shape: Codes, messages: int) -> None:
+        """Append the metrics of messages that are all of one shape."""
+        if not self._messages:
+            self.shape = shape
+        if self.shape is not shape:
+            self.add_metrics(np.tile(shape, messages), messages)
+            return
+        self._messages += messages
+
+    def add_metrics(self, metric: Codes, messages: int) -> None:
+        """Append the metrics of messages that differ in shape, among themselves or from those before."""
+        if self.shape is not None:
+            self.metric.extend(np.tile(self.shape, self._messages))
+            self.shape = None
+        self.metric.extend(metric)
+        self._messages += messages
 
 
 class OpenWindow:
@@ -81,26 +111,29 @@ class OpenRows:
         if not starts:
             return
         device = self._generation.devices.codes(columns.device)
-        metric = self._generation.metric_codes(columns)
+        metric, shaped = self._generation.metric_codes(columns)
         for start in starts:
             whole = everything and len(starts) == 1
-            self._add(start, columns, device, metric, None if whole else chosen & (windows == start))
+            mask = None if whole else chosen & (windows == start)
+            by_reading: Any = slice(None) if mask is None else np.repeat(mask, columns.size)
+            rows = self._add(start, columns, device, mask, by_reading)
+            messages = len(device) if mask is None else int(np.count_nonzero(mask))
+            if shaped:
+                rows.add_shaped(metric, messages)
+            else:
+                rows.add_metrics(metric[by_reading], messages)
 
-    def _add(self, start: int, columns: Columns, device: Codes, metric: Codes, mask: Mask | None) -> None:
+    def _add(self, start: int, columns: Columns, device: Codes, mask: Mask | None, by_reading: Any) -> Rows:
         by_message: Any = slice(None) if mask is None else mask
-        by_reading: Any = slice(None) if mask is None else np.repeat(mask, columns.size)
         window = self._windows.get(start)
         if window is None:
             window = self._windows[start] = OpenWindow(start, int(columns.offset[by_message][0]))
-        rows = window.rows(self._generation)
-        rows.device.extend(device[by_message])
-        rows.time.extend((columns.event[by_message] - start).astype(np.uint32))
-        rows.size.extend(columns.size[by_message])
-        values = columns.value[by_reading]
-        rows.metric.extend(metric[by_reading])
-        rows.value.extend(values)
+        rows, values = window.rows(self._generation), columns.value[by_reading]
+        time = (columns.event[by_message] - start).astype(np.uint32)
+        rows.add(device[by_message], time, columns.size[by_message], values)
         window.count += len(values)
         self.count += len(values)
+        return rows
 
     def pop(self, until: int) -> Sequence[OpenWindow]:
         """Remove and return the windows before ``until``, ascending."""
