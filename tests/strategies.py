@@ -60,8 +60,13 @@ def choices(records_max: int) -> st.SearchStrategy[bytes]:
     return sizes.flatmap(lambda size: st.binary(min_size=size, max_size=size))
 
 
-def records_of(drawn: bytes, limits: Rules, now: int, offset: int, past: Sequence[Record] = ()) -> list[Record]:
-    """Records appended from ``offset`` on and about the time ``now``; some repeat one of ``past``."""
+def records_of(
+    drawn: bytes, limits: Rules, now: int, offset: int, past: Sequence[Record] = (), uniform: bool = False
+) -> list[Record]:
+    """Records appended from ``offset`` on and about the time ``now``; some repeat one of ``past``.
+
+    Where they are ``uniform`` all messages name all metrics, as those of a fleet of one kind of device do.
+    """
     made: list[Record] = []
     for i in range(0, len(drawn) - BYTES_A_RECORD + 1, BYTES_A_RECORD):
         kind, who, append, event, value, place = drawn[i : i + BYTES_A_RECORD]
@@ -69,7 +74,8 @@ def records_of(drawn: bytes, limits: Rules, now: int, offset: int, past: Sequenc
         offset += 1 if place < 224 else place - 220  # a gap: transaction markers, compaction
         repeatable = [r for r in (*past, *made) if isinstance(r, Message)]
         if kind < 160 or (kind < 200 and not repeatable):
-            made.append(_message(limits, offset, now, who, event, value))
+            shape = 7 if uniform else (1 + who // 4) % 8
+            made.append(_message(limits, offset, now, who, event, value, shape))
         elif kind < 200:
             again = repeatable[-1 - value % len(repeatable)]._replace(offset=offset, append=now)
             made.append(again if who < 192 else _negated(again))
@@ -85,15 +91,15 @@ def log_of(drawn: bytes, limits: Rules) -> Log:
     """The log that these bytes stand for."""
     first = drawn[0] if drawn else 0
     start = first >> 3
-    records = records_of(drawn[1:], limits, BASES[first & 7], start - 1)
+    records = records_of(drawn[1:], limits, BASES[first & 7], start - 1, uniform=bool(first & 0x20))
     end = records[-1].offset + 1 if records else start
     return Log(tuple(records), start, end + (first >> 6))
 
 
-def _message(limits: Rules, offset: int, now: int, who: int, event: int, value: int) -> Message:
+def _message(limits: Rules, offset: int, now: int, who: int, event: int, value: int, shape: int) -> Message:
     time = now + _pick(_leads(limits, now), event)
     grid = (1, 1, 1_000, 10_000)[event >> 6]  # a coarse clock gives several readings one time
-    chosen = [m for i, m in enumerate(METRICS) if (1 + who // 4) % 8 >> i & 1] or list(METRICS[:1])
+    chosen = [m for i, m in enumerate(METRICS) if shape >> i & 1] or list(METRICS[:1])
     values = [_pick(VALUES, value + 3 * i) for i in range(len(chosen))]
     return Message(offset, now, time // grid * grid, DEVICES[who % 4], tuple(zip(chosen, values, strict=True)))
 

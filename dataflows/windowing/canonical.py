@@ -16,6 +16,7 @@ from dataflows.windowing.names import Codes, Ranks
 Unsigned = npt.NDArray[np.uint64]
 Small = npt.NDArray[np.uint32]
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 STRETCH: Final = 1 << 15  # readings; a few arrays of them fit into a second-level cache
 MESSAGES_AT_ONCE: Final = 1 << 13
@@ -34,24 +35,40 @@ class Part(NamedTuple):
     shape: Codes | None = None  # the metrics of every message, in this order
 
 
+class Order(NamedTuple):
+    """Consecutive entries (readings, or messages) in canonical order."""
+
+    series: Unsigned
+    time: Ints  # ms since the window's start
+    place: Ints  # in the order of the log, counted over the window
+
+
 class Stretch(NamedTuple):
     """Consecutive readings in canonical order."""
 
     series: Unsigned  # rank of the device × number of metrics + rank of the metric
     time: Ints  # ms since the window's start
-    place: Ints  # place in the order of the log, counted over the window
+    value: Floats
     width: int = 1  # above 1 the order is by metric, of so many, before it is by device
 
 
-def in_order(parts: Sequence[Part], devices: int, metrics: int, key_bits: int = KEY_BITS) -> Iterator[Stretch]:
-    """All readings of ``parts``, which follow one another in the log, in order of series, time and place."""
+def in_order(
+    parts: Sequence[Part], values: Floats, devices: int, metrics: int, key_bits: int = KEY_BITS
+) -> Iterator[Stretch]:
+    """All readings of ``parts``, which follow one another in the log, in order of series, time and place.
+
+    ``values`` are those of all parts, in the order of the log.
+    """
     shape = _common_shape(parts)
     if shape is not None:
-        return _by_message(parts, shape, devices, metrics, key_bits)
-    return _by_reading([_unshaped(part) for part in parts], devices, metrics, key_bits, STRETCH)
+        yield from _by_message(parts, values, shape, devices, metrics, key_bits)
+        return
+    parts = [_unshaped(part) for part in parts]
+    for series, time, place in _ordered(parts, devices, metrics, key_bits, STRETCH):
+        yield Stretch(series, time, values[place])
 
 
-def _by_reading(parts: Sequence[Part], devices: int, metrics: int, key_bits: int, size: int) -> Iterator[Stretch]:
+def _ordered(parts: Sequence[Part], devices: int, metrics: int, key_bits: int, size: int) -> Iterator[Order]:
     count = sum(len(part.metric) for part in parts)
     time_bits = max(int(np.max(part.time)) for part in parts).bit_length()
     index_bits = count.bit_length()
@@ -73,19 +90,21 @@ def _unshaped(part: Part) -> Part:
     return part if part.shape is None else part._replace(metric=np.tile(part.shape, len(part.device)), shape=None)
 
 
-def _by_message(parts: Sequence[Part], shape: Ranks, devices: int, metrics: int, key_bits: int) -> Iterator[Stretch]:
+def _by_message(
+    parts: Sequence[Part], values: Floats, shape: Ranks, devices: int, metrics: int, key_bits: int
+) -> Iterator[Stretch]:
     """Where all messages are of one shape it is enough to sort messages: readings share device, time and place."""
     width, nothing = len(shape), np.zeros(1, np.uint64)
     as_one = [
         part._replace(size=np.ones_like(part.size), metric=np.zeros_like(part.device), metric_ranks=nothing)
         for part in parts
     ]
-    by_rank = np.argsort(shape).astype(np.int64)
-    for device, time, place, _ in _by_reading(as_one, devices, 1, key_bits, max(STRETCH // width, 1)):
+    by_rank, messages = np.argsort(shape), values.reshape(-1, width)
+    for device, time, place in _ordered(as_one, devices, 1, key_bits, max(STRETCH // width, 1)):
         yield Stretch(
             np.add.outer(shape[by_rank], device * np.uint64(metrics)).ravel(),
             np.tile(time, width),
-            np.add.outer(by_rank, place * width).ravel(),
+            messages.take(place, axis=0).T[by_rank].ravel(),
             width,
         )
 
@@ -112,7 +131,7 @@ def _keys(parts: Sequence[Part], metrics: int, count: int, time_bits: int, index
     return keys
 
 
-def _by_key(keys: Unsigned, time_bits: int, index_bits: int, size: int) -> Iterator[Stretch]:
+def _by_key(keys: Unsigned, time_bits: int, index_bits: int, size: int) -> Iterator[Order]:
     keys.sort()
     series_shift, time_shift = np.uint64(time_bits + index_bits), np.uint64(index_bits)
     time_mask, index_mask = np.uint64((1 << time_bits) - 1), np.uint64((1 << index_bits) - 1)
@@ -121,7 +140,7 @@ def _by_key(keys: Unsigned, time_bits: int, index_bits: int, size: int) -> Itera
         last = keys[min(low + size, len(keys)) - 1] >> series_shift
         high = int(np.searchsorted(keys, (last + np.uint64(1)) << series_shift))
         key = keys[low:high]
-        yield Stretch(
+        yield Order(
             key >> series_shift,
             (key >> time_shift & time_mask).view(np.int64),
             (key & index_mask).view(np.int64),
@@ -129,7 +148,7 @@ def _by_key(keys: Unsigned, time_bits: int, index_bits: int, size: int) -> Itera
         low = high
 
 
-def _by_index(parts: Sequence[Part], metrics: int, size: int) -> Iterator[Stretch]:
+def _by_index(parts: Sequence[Part], metrics: int, size: int) -> Iterator[Order]:
     series = np.concatenate(
         [np.repeat(p.device_ranks[p.device] * np.uint64(metrics), p.size) + p.metric_ranks[p.metric] for p in parts]
     )
@@ -139,27 +158,27 @@ def _by_index(parts: Sequence[Part], metrics: int, size: int) -> Iterator[Stretc
     low = 0
     while low < len(order):
         high = int(np.searchsorted(series, series[min(low + size, len(order)) - 1], side="right"))
-        yield Stretch(series[low:high], time[order[low:high]], order[low:high])
+        yield Order(series[low:high], time[order[low:high]], order[low:high])
         low = high
 
 
-def without_repeats(stretch: Stretch, values: npt.NDArray[np.float64]) -> tuple[Stretch, npt.NDArray[np.float64]]:
+def without_repeats(stretch: Stretch) -> Stretch:
     """Leave out readings that repeat an earlier one of the same series and time, to the bits of the value.
 
     Cheap where no series has two readings of one time.
     """
-    series, time, place, width = stretch
+    series, time, value, width = stretch
     tied = (series[1:] == series[:-1]) & (time[1:] == time[:-1])
     if not tied.any():
-        return stretch, values
-    bits = values.view(np.int64)
+        return stretch
+    bits = value.view(np.int64)
     among = np.flatnonzero(tied)
     among = np.union1d(among, among + 1)
     among = among[np.lexsort((bits[among], time[among], series[among]))]
     before, after = among[:-1], among[1:]
     again = after[(series[before] == series[after]) & (time[before] == time[after]) & (bits[before] == bits[after])]
     if not len(again):
-        return stretch, values
+        return stretch
     kept = np.ones(len(series), bool)
     kept[again] = False
-    return Stretch(series[kept], time[kept], place[kept], width), values[kept]
+    return Stretch(series[kept], time[kept], value[kept], width)

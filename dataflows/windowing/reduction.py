@@ -45,12 +45,11 @@ def reduce_window(window: OpenWindow) -> Reduced:
 
     series, kept = [], 0
     reduced: dict[str, list[npt.NDArray[Any]]] = {column.name: [] for column in COLUMNS}
-    for stretch in in_order(parts, len(devices), len(metrics)):
-        stretch, chosen = without_repeats(stretch, values[stretch.place])
+    for stretch in map(without_repeats, in_order(parts, values, len(devices), len(metrics))):
         starts = np.flatnonzero(np.diff(stretch.series, prepend=~stretch.series[0]))
         series.append(_interleaved(stretch.series[starts], stretch.width))
-        kept += len(chosen)
-        groups = aggregates.Groups(chosen, stretch.time + window.start, starts)
+        kept += len(stretch.value)
+        groups = aggregates.Groups(stretch.value, stretch.time + window.start, starts)
         for name, column in aggregates.reduce(groups).items():
             reduced[name].append(_interleaved(column, stretch.width))
 

@@ -158,9 +158,9 @@ MUTANTS = (
         ],
     ),
     Mutant(
-        "identity leaves out the value", [("canonical", "bits = values.view(np.int64)", "bits = np.zeros(len(values))")]
+        "identity leaves out the value", [("canonical", "bits = value.view(np.int64)", "bits = np.zeros(len(value))")]
     ),
-    Mutant("identity is by value, not by bits", [("canonical", "bits = values.view(np.int64)", "bits = values")]),
+    Mutant("identity is by value, not by bits", [("canonical", "bits = value.view(np.int64)", "bits = value")]),
     Mutant(
         "identity leaves out the time",
         [
@@ -186,8 +186,8 @@ MUTANTS = (
         [
             (
                 "reduction",
-                "stretch, chosen = without_repeats(stretch, values[stretch.place])",
-                "chosen = values[stretch.place]",
+                "map(without_repeats, in_order(",
+                "(lambda stretches: stretches)(in_order(",
             )
         ],
     ),

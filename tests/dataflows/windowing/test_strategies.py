@@ -29,6 +29,8 @@ HAZARDS = {
     "an offset without a record",
     "a gap at a cut",
     "several metrics at one offset",
+    "messages of one shape in a window",
+    "messages of several shapes in a window",
     "a tick of each of two workers",
     "a tick of a stranger",
     "a tick ahead of its record",
@@ -107,6 +109,15 @@ def _of_readings(oracle: Oracle) -> Iterator[str]:
         yield "a reading at the end of its window, to the millisecond"
     if any(abs(r.value) > 1e308 for r in oracle.accepted):
         yield "a value that overflows a sum"
+    shapes: dict[int, dict[int, list[str]]] = {}
+    for r in oracle.on_time:
+        shapes.setdefault(oracle.bucket(r), {}).setdefault(r.offset, []).append(r.metric)
+    for window in shapes.values():
+        distinct = set(map(tuple, window.values()))
+        if len(distinct) > 1:
+            yield "messages of several shapes in a window"
+        elif len(window) > 2 and len(min(distinct)) > 1:
+            yield "messages of one shape in a window"
     if any(n > 1 for n in Counter(r.offset for r in oracle.accepted).values()):
         yield "several metrics at one offset"
 
