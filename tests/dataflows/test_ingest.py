@@ -153,8 +153,8 @@ def test_each_message_becomes_a_record_or_a_dead_letter(settings: Settings, runn
     assert told == {(f"d{i % 5}", i) for i in range(500)}
     assert len(events) == 500
     assert {headers(m)["ingest-node-id"].decode() for m in events} == set(settings.mqtt.workers)
-    found = letters()
-    assert [m.value() for m in found] == [sent.payload for sent in broken]
+    found = letters()  # not in their order: Artemis now and then passes a topic's messages on in another one
+    assert sorted(m.value() for m in found) == sorted(sent.payload for sent in broken)
     assert {headers(m)["reason"] for m in found} == {b"not_json"}
 
 

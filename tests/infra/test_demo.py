@@ -73,6 +73,13 @@ def nothing_is_left(demo: Demo, children: set[int]) -> bool:
     return not alive and not any(map(listens, demo.ports))
 
 
+def wait_until_nothing_is_left(demo: Demo, children: set[int]) -> None:
+    deadline = time.monotonic() + 30
+    while not nothing_is_left(demo, children):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
@@ -157,10 +164,7 @@ def test_a_killed_demo_takes_its_children_with_it(tmp_path):
     finally:
         demo.process.kill()
         demo.process.wait()
-    deadline = time.monotonic() + 30
-    while not nothing_is_left(demo, children):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until_nothing_is_left(demo, children)
 
 
 def test_a_demo_told_to_stop_while_it_starts_stops(tmp_path):
@@ -170,7 +174,7 @@ def test_a_demo_told_to_stop_while_it_starts_stops(tmp_path):
         demo.wait_for(lambda: "logs" in demo.said, "it has begun")
         children = demo.children()
         assert demo.end(signal.SIGTERM) == 0
-        assert nothing_is_left(demo, children)
+        wait_until_nothing_is_left(demo, children)  # a keeper that was being started sees that its demo is gone
         assert not demo.folder.exists()
     finally:
         demo.process.kill()
