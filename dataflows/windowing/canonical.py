@@ -172,11 +172,14 @@ def without_repeats(stretch: Stretch) -> Stretch:
     if not tied.any():
         return stretch
     bits = value.view(np.int64)
-    among = np.flatnonzero(tied)
-    among = np.union1d(among, among + 1)
-    among = among[np.lexsort((bits[among], time[among], series[among]))]
-    before, after = among[:-1], among[1:]
-    again = after[(series[before] == series[after]) & (time[before] == time[after]) & (bits[before] == bits[after])]
+    pairs = np.flatnonzero(tied)
+    again = pairs[bits[pairs] == bits[pairs + 1]] + 1
+    if (longer := tied[1:] & tied[:-1]).any():  # of three or more of one time, equal ones need not be neighbours
+        among = np.flatnonzero(longer)
+        among = np.unique(np.concatenate([among, among + 1, among + 2]))
+        among = among[np.lexsort((bits[among], time[among], series[among]))]
+        a, b = among[:-1], among[1:]
+        again = np.append(again, b[(series[a] == series[b]) & (time[a] == time[b]) & (bits[a] == bits[b])])
     if not len(again):
         return stretch
     kept = np.ones(len(series), bool)

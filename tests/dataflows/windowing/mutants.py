@@ -171,8 +171,8 @@ MUTANTS = (
             ),
             (
                 "canonical",
-                "(series[before] == series[after]) & (time[before] == time[after])",
-                "(series[before] == series[after])",
+                "(series[a] == series[b]) & (time[a] == time[b])",
+                "(series[a] == series[b])",
             ),
             (
                 "canonical",
