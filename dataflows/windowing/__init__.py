@@ -53,7 +53,7 @@ its own record, not at its slice.
 value belongs to identity because a coarse clock gives several true readings one time. A repetition after the
 window closed is a late reading, also within one slice; whether it is new is for the store to say.
 
-**Buffer, then reduce.** Rows wait in columns, some 15 to 24 bytes a reading, and a window is reduced once, in a
+**Buffer, then reduce.** Rows wait in columns, some 11 to 24 bytes a reading, and a window is reduced once, in a
 canonical order, so that no cutting or thread count changes a bit. ``buffer_rows_max`` bounds them; reaching it stops
 the flow.
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas import aggregates
@@ -40,6 +40,9 @@ def oracle_row(readings):
 
 
 @given(tied_readings)
+@example([(0, 1e-300), (1, 0.0)])  # squares that underflow: found against the oracle, whose fractions do not
+@example([(0, 0.0), (0, -0.0)])  # which zero is the least, and which came first
+@example([(0, 1.7e308), (1, 1.7e308), (2, -1.7e308)])  # the sum overflows, and so do deviations
 @examples(150)
 def test_reducing_gives_what_an_exact_sum_gives(readings):
     """Count, extremes and ends are exact to the sign of a zero, mean within 4 ulp of the largest value."""
