@@ -27,6 +27,7 @@ PAUSE_SECS_MIN: Final = 0.25  # between attempts to connect; doubles
 PAUSE_SECS_MAX: Final = 8.0
 STEADY_SECS: Final = 5.0  # a connection that lasted as long was a good one
 SHORT_LIVED_MAX: Final = 5  # in a row, before that is said; not every broker says that a session was taken over
+SUBSCRIBE_ATTEMPTS_MAX: Final = 5  # at the start of a process; later there is no end to them
 CLOSE_SECS_MAX: Final = 2.0
 BACKLOG_SECS: Final = 0.5  # how long a resumed session may take to give out what waited (Artemis: 3 to 200 ms)
 INBOX_BYTES_MAX: Final = 256 * 1024 * 1024  # received and not acknowledged, per client
@@ -49,6 +50,8 @@ class MqttClient:
         self._stopping: asyncio.Event | None = None
         self._connection: Connection | None = None
         self._ticked_ms = 0
+        self._opened = False  # the broker has let this connection in
+        self._subscribe_attempts = 0
         self._thread = threading.Thread(target=self._run, name=worker, daemon=True)
 
     # For the dataflow's thread.
@@ -149,9 +152,17 @@ class MqttClient:
         error = serving.exception()
         if error is None:
             return None
-        if isinstance(error, Refused) and error.transient and self._started.is_set():
+        if isinstance(error, Refused) and error.transient and (self._started.is_set() or self._may_subscribe_again()):
             return error.error
         raise error
+
+    def _may_subscribe_again(self) -> bool:
+        """Whether a start that was let in, and then cut off at its SUBSCRIBE, is worth another attempt.
+
+        Artemis (2.55) cuts clients off that make the same shared subscription in the same instant.
+        """
+        self._subscribe_attempts += 1
+        return self._opened and self._subscribe_attempts < SUBSCRIBE_ATTEMPTS_MAX
 
     async def _leave(self, serving: "asyncio.Task[None]") -> None:
         serving.cancel()
@@ -160,8 +171,10 @@ class MqttClient:
     async def _serve_once(self) -> None:
         """One connection, from CONNECT until it is lost. Raises ``Refused``."""
         connection = self._connection = Connection(self._settings, self._worker, self._address, self)
+        self._opened = False
         try:
             await connection.open(self._context)
+            self._opened = True
             if self._session_present:
                 # The SUBACK may have to wait for room in the broker's window: let what waited be taken meanwhile.
                 self._started.set()

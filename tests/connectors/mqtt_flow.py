@@ -31,17 +31,23 @@ class Ledger:
 
     durable: list[bytes | Tick] = field(default_factory=list)
     flush_secs: float = 0.0  # how long each flush takes
+    failed: BaseException | None = None  # what ended the flow, where that was not a request
 
     def messages(self) -> list[bytes]:
         return [item for item in self.durable if isinstance(item, bytes)]
 
     def await_messages(self, count: int) -> None:
-        until(lambda: len({*self.messages()}) >= count, lambda: f"{len(self.messages())} of {count} messages")
+        self._until(lambda: len({*self.messages()}) >= count, lambda: f"{len(self.messages())} of {count} messages")
 
     def await_tick(self) -> None:
         """Wait for a tick from now on."""
         before = len(self.durable)
-        until(lambda: any(isinstance(item, Tick) for item in self.durable[before:]), lambda: "no tick")
+        self._until(lambda: any(isinstance(item, Tick) for item in self.durable[before:]), lambda: "no tick")
+
+    def _until(self, condition: Callable[[], object], said: Callable[[], str]) -> None:
+        until(lambda: self.failed is not None or condition(), said)
+        if self.failed is not None:
+            raise self.failed
 
 
 class DurableSink(FixedPartitionedSink[Arrivals | Tick, None]):
@@ -96,7 +102,8 @@ def run(settings: MqttSettings, topic_filter: str, ledger: Ledger, beside: Calla
     try:
         cluster_main(flow, [], 0, worker_count_per_proc=settings.clients, epoch_interval=EPOCH)
     except BytewaxRuntimeError as error:
-        raise error.__cause__ or error from None
+        ledger.failed = error.__cause__ or error
+        raise ledger.failed from None
     finally:
         thread.join(DEADLINE_SECS)
         stopping.forget()
