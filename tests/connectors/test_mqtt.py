@@ -50,12 +50,14 @@ def process(place: Place, tmp_path: Path) -> Iterator[Process]:
 
 def test_what_was_not_durable_is_not_acknowledged(place: Place, process: Process) -> None:
     """Killed in the middle of a load: what the broker does not have any more is durable, every message of it."""
-    place.publish(0, 1_000)
+    load = threading.Thread(target=place.publish, args=(0, 5_000))
+    load.start()
     process.await_durable(100)
     process.kill()
+    load.join()
     left = unacknowledged(place, place.settings.workers[0])
     assert left
-    assert numbers(0, 1_000) - left <= {*process.durable()}
+    assert numbers(0, 5_000) - left <= {*process.durable()}
 
 
 def test_killed_again_and_again_nothing_is_lost(place: Place, process: Process) -> None:
