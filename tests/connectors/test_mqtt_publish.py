@@ -88,7 +88,7 @@ def test_a_content_type_that_is_not_utf8_is_replaced() -> None:
 
 @given(
     before=st.binary(max_size=20),
-    reason=st.integers(1, 255),
+    reason=st.integers(1, 0xA2),  # the codes there are; 0xE0, a packet's first byte, is none of them
     properties=st.sampled_from([b"", b"\x00", b"\x05\x1f\x00\x02no"]),
 )
 def test_the_reason_of_a_disconnect_is_read_at_the_end_of_what_came(
@@ -96,7 +96,7 @@ def test_the_reason_of_a_disconnect_is_read_at_the_end_of_what_came(
 ) -> None:
     """Whatever came before it in the same piece, and with or without a word of explanation."""
     packet = b"\xe0" + varint(1 + len(properties)) + bytes([reason]) + properties
-    assert read_goodbye(before.replace(b"\xe0", b"") + packet) == (None if 0xE0 in packet[1:] else reason)
+    assert read_goodbye(before.replace(b"\xe0", b"") + packet) == reason
 
 
 @pytest.mark.parametrize("data", [b"", b"\xe0", b"\xe0\x00", b"\xe0\x02\x8e", b"\x40\x02\x00\x01"])
