@@ -66,11 +66,11 @@ verify *args:
 load *args:
     @exec python -m infra.load "$@"
 
-# Lint, types and every test that needs no server installed
+# Lint, types and every test that needs no server installed (-n 0: in one process, as --pdb needs)
 [group("develop")]
 [no-exit-message]
 test *args: (_sync "test") lint types
-    exec python -m pytest "$@"
+    exec python -m pytest -n 2 --dist loadfile "$@"
 
 # Tests against the servers of MQTT_URL, KAFKA_BOOTSTRAP_SERVERS, DATABASE_URL
 [group("develop")]
