@@ -58,13 +58,21 @@ class MqttPart(StatefulSourcePartition[Arrivals | Tick, None]):
 
     @speaking
     def next_batch(self) -> Iterable[Arrivals | Tick]:
-        """All that has arrived. The first call after a ``snapshot`` acknowledges what was before it."""
+        """All that has arrived. The first call after a ``snapshot`` acknowledges what was before it.
+
+        Asked to stop it drains; with the broker away it hands out and flushes what it has, then raises
+        ``OperatorError``.
+        """
         if self._epoch_ended:
             self._epoch_ended = self._owing = False
             self._client.flushed()
         if self._drained:
             raise StopIteration
         if stopping.requested() and self._client.drain():
+            if (away := self._client.away) is not None:
+                if self._owing:
+                    return []  # one more call comes when the epoch is flushed
+                raise away
             # Bytewax does not call again after StopIteration, so the last acknowledgements are sent before it.
             self._client.close()
             self._drained = True

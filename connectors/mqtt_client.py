@@ -90,6 +90,17 @@ class MqttClient:
             self._inbox.close()
             return self._inbox.drained
 
+    @property
+    def away(self) -> OperatorError | None:
+        """Where there is no connection: what to say to whoever asked to stop."""
+        with self._lock:
+            if self._inbox.connected:
+                return None
+        return OperatorError(
+            f"Asked to stop while the MQTT broker at {self._address} is away. Nothing is lost: what {self._worker} had "
+            "received is flushed, and what it could not acknowledge comes again at the next start."
+        )
+
     def close(self) -> None:
         """Send what is written, disconnect, end the thread. The session stays with the broker."""
         if self._loop is not None and self._stopping is not None and self._thread.is_alive():

@@ -87,7 +87,7 @@ class Inbox:
         self._size_bytes_max = size_bytes_max
         self._size_bytes = 0  # of all that is received and not acknowledged
         self._connection = 0
-        self._connected = False
+        self.connected = False  # to the broker, at present
         self._closed = False
         self._waiting: deque[_Heap | Tick] = deque()
         self._taken: list[_Heap] = []
@@ -103,7 +103,7 @@ class Inbox:
         """
         self.disconnect()
         self._connection += 1
-        self._connected = True
+        self.connected = True
         self._release_waiting(come_again=session_present)
         return self._connection
 
@@ -112,7 +112,7 @@ class Inbox:
 
         What waits is held until the next connection tells whether it comes again.
         """
-        self._connected = False
+        self.connected = False
         self._taken.clear()
         self._sealed.clear()
         self._size_bytes = 0
@@ -141,7 +141,7 @@ class Inbox:
 
     def confirm(self, acknowledgement: Acknowledgement, now_ms: int) -> Sequence[int]:
         """The packet ids to send now: those of ``acknowledgement``, or none if its connection is gone."""
-        if acknowledgement.connection != self._connection or not self._connected:
+        if acknowledgement.connection != self._connection or not self.connected:
             return ()
         self._size_bytes -= acknowledgement.size_bytes
         self.acknowledged += len(acknowledgement.packet_ids)
@@ -157,7 +157,7 @@ class Inbox:
 
     def take(self) -> list[Arrivals | Tick]:
         """All that waits, as items for the dataflow; nothing while it is unknown whether it comes again."""
-        if not self._connected and not self._closed:
+        if not self.connected and not self._closed:
             return []
         items: list[Arrivals | Tick] = []
         while self._waiting:
@@ -177,7 +177,7 @@ class Inbox:
     def flushed(self) -> Acknowledgement | None:
         """Every epoch that ended is durable: what is to be confirmed for it, on the connection it came by."""
         sealed, self._sealed = self._sealed, []
-        if not sealed or not self._connected:
+        if not sealed or not self.connected:
             return None
         owed = [packet_id for heap in sealed for packet_id in heap.packet_ids if packet_id is not None]
         return Acknowledgement(self._connection, owed, sum(heap.size_bytes for heap in sealed))

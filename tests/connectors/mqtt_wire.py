@@ -1,4 +1,4 @@
-"""A wire to an MQTT broker that can be cut, or made to lose what the client says."""
+"""A wire to an MQTT broker that can be cut, held down, or made to lose what the client says."""
 
 import contextlib
 import socket
@@ -9,7 +9,10 @@ PUBACK = 0x40
 
 
 class Wire:
-    """A TCP relay on loopback; ``connections`` counts those it carried. ``mute``: the client's words are swallowed."""
+    """A TCP relay on loopback; ``connections`` counts those it carried.
+
+    ``mute``: the client's words are swallowed. ``down``: whoever comes is sent away.
+    """
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -18,7 +21,8 @@ class Wire:
         self.url = f"mqtt://127.0.0.1:{self._listening.getsockname()[1]}"
         self.connections = 0
         self.mute = False
-        self._said = bytearray()  # by the client
+        self.down = False
+        self._said: list[bytearray] = []  # by the client, a connection each
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -39,34 +43,43 @@ class Wire:
         while True:
             try:
                 client, _ = self._listening.accept()
+                if self.down:
+                    client.close()
+                    continue
                 server = socket.create_connection(self._server)
             except OSError:
                 return
             self.connections += 1
             self._open += [client, server]
-            threading.Thread(target=self._carry, args=(client, server, True), daemon=True).start()
-            threading.Thread(target=self._carry, args=(server, client, False), daemon=True).start()
+            self._said.append(said := bytearray())
+            threading.Thread(target=self._carry, args=(client, server, said), daemon=True).start()
+            threading.Thread(target=self._carry, args=(server, client, None), daemon=True).start()
 
-    def _carry(self, source: socket.socket, target: socket.socket, from_client: bool) -> None:
+    def _carry(self, source: socket.socket, target: socket.socket, said: bytearray | None) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65_536):
-                if from_client:
-                    self._said += data
-                if not (from_client and self.mute):
+                if said is not None:
+                    said += data
+                if said is None or not self.mute:
                     target.sendall(data)
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_RDWR)
 
     def pubacks(self) -> int:
-        """How many PUBACKs the client has sent, over a wire that was not cut."""
-        count = at = 0
-        while at < len(self._said):
-            length, shift, start = 0, 0, at + 1
-            while True:
-                length |= (self._said[start] & 0x7F) << shift
-                shift, start = shift + 7, start + 1
-                if self._said[start - 1] < 0x80:
-                    break
-            count += self._said[at] == PUBACK
-            at = start + length
-        return count
+        """How many PUBACKs the client has sent."""
+        return sum(_pubacks(bytes(said)) for said in self._said)
+
+
+def _pubacks(said: bytes) -> int:
+    """How many are in what was said on one connection; what a cut left of a packet counts as it begins."""
+    count = at = 0
+    while at < len(said):
+        count += said[at] == PUBACK
+        length, shift, at = 0, 0, at + 1
+        while at < len(said):
+            length |= (said[at] & 0x7F) << shift
+            shift, at = shift + 7, at + 1
+            if said[at - 1] < 0x80:
+                break
+        at += length
+    return count
