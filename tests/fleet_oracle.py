@@ -71,8 +71,12 @@ class Expected:
         self.repeated += identity in seen
         seen.setdefault(identity, (ts, value))
 
-    def rows(self) -> Mapping[tuple[Series, int], Row]:
-        return {key: _row(seen.values()) for key, seen in self.readings.items()}
+    def rows(self, length_ms: int = MINUTE_MS) -> Mapping[tuple[Series, int], Row]:
+        """Rows by series and start of the window (ms), for windows of whole minutes."""
+        windows: dict[tuple[Series, int], list[tuple[int, float]]] = defaultdict(list)
+        for (series, minute), seen in self.readings.items():
+            windows[series, minute - minute % length_ms] += seen.values()
+        return {key: _row(readings) for key, readings in windows.items()}
 
 
 def _row(readings: Iterable[tuple[int, float]]) -> Row:

@@ -6,8 +6,9 @@ The fleet's record is the truth: every row must equal one group_by over it.
 import json
 import math
 import re
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ from infra.demo.doorstep import subscribe_ahead
 from infra.fleet import record
 from infra.fleet.plan import Plan, parse_faults
 from infra.fleet.run import now_ms, run_fleet
+from infra.migrations import MIGRATIONS, migrate
 from infra.verify.__main__ import check
 from schemas.rollup_pb2 import Rollup
 from tests.connectors.mqtt_devices import Sent, publish
 from tests.databases import fresh_database
-from tests.fleet_oracle import Expected, Row
-from tests.topology import Topology, topology, wait_for
+from tests.fleet_oracle import Expected, Row, Series
+from tests.topology import Topology, beside, topology, wait_for
 
 pytestmark = [pytest.mark.embedded, pytest.mark.contract]
 
@@ -96,24 +98,48 @@ def send_from_the_future(flows: Topology, expected: Expected) -> None:
 
 def settled(flows: Topology, expected: Expected) -> bool:
     """Whether all that was sent is accounted for and no minute is open. A broker may deliver a message twice."""
-    ((messages, still_open),) = flows.ask("select coalesce(sum(messages), 0), coalesce(sum(open), 0) from ledger")
+    flow = flows.settings.flow.name
+    ((messages, still_open),) = flows.ask(
+        f"select coalesce(sum(messages), 0), coalesce(sum(open), 0) from ledger where flow = '{flow}'"
+    )
     return messages >= expected.messages and still_open == 0
 
 
 def test_every_row_equals_a_group_by_over_what_the_fleet_sent(told: tuple[Topology, Expected]) -> None:
     """Row by row; a row that was revised to rounding in mean and m2."""
     flows, expected = told
+    assert_rows(flows, expected.rows())
+
+
+def test_a_rollup_of_five_minutes_is_a_settings_file_and_a_line(
+    told: tuple[Topology, Expected], tmp_path: Path
+) -> None:
+    """One migration of one line and a file with four settings: the same log gives rows of five minutes."""
+    flows, expected = told
+    shutil.copytree(MIGRATIONS, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "9001_rollups_5m.sql").write_text("select create_rollup_table('rollups_5m');\n")
+    migrate(flows.settings.database.conninfo, tmp_path)
+    output = {"table": "rollups_5m", "topic": f"{flows.prefix}.five"}
+    with beside(flows, "five.yaml", windows={"length_secs": 300}, flow={"name": "fives"}, output=output) as fives:
+        fives.start("minute_rollups")
+        wait_for(lambda: settled(fives, expected), f"{expected.messages} messages are counted and closed", fives.state)
+        assert fives.stop("minute_rollups") == 0
+        assert_rows(fives, expected.rows(5 * MINUTE_MS))
+        assert [] == list(check(fives.settings, deep=True))
+
+
+def assert_rows(flows: Topology, rows: Mapping[tuple[Series, int], Row]) -> None:
+    """The table holds these rows and no other; mean and m2 of a row that was revised were combined, to rounding."""
     found = {
         ((device_id, metric), bucket): Row(*row)
         for device_id, metric, bucket, *row in flows.ask(
-            f"select device_id, metric, (extract(epoch from bucket) * 1000)::bigint, {COLUMNS}, {TIMES} from rollups_1m"
+            f"select device_id, metric, (extract(epoch from bucket) * 1000)::bigint, {COLUMNS}, {TIMES}"
+            f" from {flows.settings.output.table}"
         )
     }
-    rows = expected.rows()
     assert rows.keys() == found.keys()
     wrong = []
     for key, row in rows.items():
-        # Mean and m2 of a row that was revised were combined, to rounding; all else is exact.
         close = found[key]._replace(
             mean=row.mean if math.isclose(row.mean, found[key].mean, rel_tol=1e-12, abs_tol=1e-12) else found[key].mean,
             m2=row.m2 if math.isclose(row.m2, found[key].m2, rel_tol=1e-9, abs_tol=1e-9) else found[key].m2,
@@ -140,14 +166,14 @@ def test_the_ledger_explains_every_reading(told: tuple[Topology, Expected]) -> N
         """select sum(position - start - messages - ledger.ticks - refused - gaps),
                   sum(readings - counted - late - duplicates - late_duplicates - open),
                   sum(counted), sum(late), sum(duplicates), sum(late_duplicates)
-           from ledger join progress using (flow, topic, partition)"""
+           from ledger join progress using (flow, topic, partition) where flow = 'minute_rollups'"""
     )
     assert (accounted, explained) == (0, 0)
     assert counted + late == sum(len(seen) for seen in expected.readings.values())
     assert duplicates + late_duplicates >= expected.repeated  # a broker may deliver twice
     assert min(counted, late, late_duplicates) > 0, "each of them was sent"
     ((rows,),) = flows.ask("select sum(count) from rollups_1m")
-    ((days,),) = flows.ask("select sum(counted + late) from ledger_days")
+    ((days,),) = flows.ask("select sum(counted + late) from ledger_days where flow = 'minute_rollups'")
     assert rows == days == counted + late
 
 

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,21 +132,39 @@ def topology(
     path.write_text(yaml.safe_dump(own))
     settings = load(path, {})
     migrate(database_url)
-    topics = [finding.topic.name for finding in kafka_topics.ensure(settings)]
     made = Topology(prefix, folder, path, settings)
     with ExitStack() as at_end:
-        at_end.callback(_delete, settings, topics)
+        at_end.enter_context(topics(settings))
         at_end.callback(_kill, made)
         yield made
+
+
+@contextmanager
+def beside(made: Topology, name: str, **sections: dict[str, Any]) -> Iterator[Topology]:
+    """The same topology with a settings file ``name`` that differs from its own in ``sections``."""
+    own = yaml.safe_load(made.settings_path.read_text())
+    for section, differs in sections.items():
+        own[section] = {**own.get(section, {}), **differs}
+    path = made.folder / name
+    path.write_text(yaml.safe_dump(own))
+    other = replace(made, settings_path=path, settings=load(path, {}))
+    with topics(other.settings):
+        yield other
+
+
+@contextmanager
+def topics(settings: Settings) -> Iterator[None]:
+    """Make the topics that are missing, and delete those afterwards."""
+    admin = kafka_client.admin(settings.kafka)
+    before = set(admin.list_topics(timeout=DEADLINE_SECS).topics)
+    found = {finding.topic.name for finding in kafka_topics.ensure(settings)}
+    yield
+    if found - before:
+        for answer in admin.delete_topics(sorted(found - before)).values():
+            answer.result(DEADLINE_SECS)
 
 
 def _kill(made: Topology) -> None:
     for process in made.running.values():
         process.kill()
         process.wait()
-
-
-def _delete(settings: Settings, topics: list[str]) -> None:
-    admin = kafka_client.admin(settings.kafka)
-    for answer in admin.delete_topics(topics).values():
-        answer.result(DEADLINE_SECS)
