@@ -147,6 +147,14 @@ class OutputSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     topic: Topic = "aggregates.minute"
 
 
+class ArchiveSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: Plain = "raw_archive"
+    table: Table = "raw_telemetry"
+    batch_rows: Count = 1_000
+    batch_wait_ms: Annotated[int, Meta(ge=1, le=60_000)] = 100
+    tells_copies: bool = True  # where the archive runs, late readings wait until it has passed them
+
+
 class Settings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     mqtt: MqttSettings = MqttSettings()
     decoding: DecodingSettings = DecodingSettings()
@@ -155,10 +163,13 @@ class Settings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     windows: WindowSettings = WindowSettings()
     flow: FlowSettings = FlowSettings()
     output: OutputSettings = OutputSettings()
+    archive: ArchiveSettings = ArchiveSettings()
 
     def __post_init__(self) -> None:
         if self.output.topic in (self.kafka.events_topic, self.kafka.dead_letter_topic):
             raise ValueError("output.topic is one of kafka.events_topic and kafka.dead_letter_topic; give it its own")
+        if self.archive.name == self.flow.name or self.archive.table == self.output.table:
+            raise ValueError("archive.name and archive.table are other than flow.name and output.table")
 
     def to_builtins(self) -> dict[str, Any]:
         """The settings as plain values, secrets included: for digests and tests, never for a log."""
