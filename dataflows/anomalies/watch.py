@@ -58,7 +58,8 @@ class Watch:
 
     def __post_init__(self) -> None:
         assert 0.0 < self.clear_at <= self.flag_at, "an episode would never close, or close as it opens"
-        assert self.for_mins >= 1 and self.close_after_mins >= 1 and self.cool_down_mins >= 0
+        assert min(self.for_mins, self.close_after_mins) >= 1, "whole minutes, at least one"
+        assert self.cool_down_mins >= 0
         assert self.outage_share is None or self.subject == "device"
 
     def matches(self, device_id: str, metric: str) -> bool:
