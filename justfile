@@ -66,6 +66,12 @@ verify *args:
 load *args:
     @exec python -m infra.load "$@"
 
+# Break everything at random, and show that nothing is lost or counted twice: chaos --minutes 10 --seed 7
+[group("develop")]
+[no-exit-message]
+chaos *args: (_sync "test")
+    @exec python -m infra.chaos "$@"
+
 # Lint, types and every test that needs no server installed (-n 0: in one process, as --pdb needs)
 [group("develop")]
 [no-exit-message]

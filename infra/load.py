@@ -47,6 +47,8 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--faults", default="none", metavar="LIST", help=f"all, none, or NAME[=SHARE],… of {', '.join(RATES)}"
     )
+    what.add_argument("--window", type=seconds, default=60.0, metavar="TIME", help="of the dataflow: says what is late")
+    what.add_argument("--lateness", type=seconds, default=10.0, metavar="TIME", help="that the dataflow allows (10s)")
     what.add_argument("--seed", type=int, default=1, metavar="N", help="equal seeds measure and fail alike")
     how = made.add_argument_group("how")
     how.add_argument("--record", metavar="FILE", help="an exact record of what was sent (infra/fleet/record.py)")
@@ -69,6 +71,8 @@ def plan(chosen: argparse.Namespace, start_ms: int) -> Plan:
         format=chosen.format,
         faults=parse_faults(chosen.faults),
         topic=chosen.topic,
+        lateness_secs=chosen.lateness,
+        window_secs=chosen.window,
     )
 
 

@@ -1,0 +1,96 @@
+"""The acts of the schedule, done: to processes by signals, to servers by their wires or by killing them."""
+
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from infra.chaos.flows import Flow
+from infra.chaos.relay import Wire
+from infra.chaos.schedule import ALL, FLOWS, SERVERS, Act
+
+
+def of(target: str, group: Sequence[str]) -> Sequence[str]:
+    """The members of ``group`` that an act's target means."""
+    return group if target == ALL else [name for name in group if name == target]
+
+
+@dataclass(frozen=True)
+class Acts:
+    """``wait`` lets some seconds pass in which flows that ended are started again."""
+
+    flows: Mapping[str, Flow]
+    wires: Mapping[str, Wire]
+    restarts: Mapping[str, Callable[[], None]]
+    wait: Callable[[float], None]
+
+    def do(self, act: Act) -> None:
+        """Do it, and undo what lasts: at the end all may work again."""
+        getattr(self, f"_{act.kind}")(act)
+
+    def _kill(self, act: Act) -> None:
+        for name in of(act.target, FLOWS):
+            self.flows[name].kill()
+        self.wait(act.secs)
+        for name in of(act.target, FLOWS):
+            self.flows[name].start()
+
+    def _freeze(self, act: Act) -> None:
+        flows = [self.flows[name] for name in of(act.target, FLOWS)]
+        for flow in flows:
+            flow.signal(signal.SIGSTOP)
+        self.wait(act.secs)
+        for flow in flows:
+            flow.signal(signal.SIGCONT)
+
+    def _replace(self, act: Act) -> None:
+        """What is stopped looks dead to whoever watches it, so another is started."""
+        flow = self.flows[act.target]
+        flow.signal(signal.SIGSTOP)
+        flow.copy()
+        self.wait(act.secs)
+        flow.signal(signal.SIGCONT)
+        self.wait(1.0)
+        flow.kill_copy()
+
+    def _kill_stalled(self, act: Act) -> None:
+        self.wires["kafka"].stall(True)
+        self.wait(act.secs)
+        self.flows[act.target].kill()
+        self.wires["kafka"].cut()
+        self.wires["kafka"].stall(False)
+        self.flows[act.target].start()
+
+    def _cut(self, act: Act) -> None:
+        for name in of(act.target, SERVERS):
+            self.wires[name].cut()
+
+    def _stall(self, act: Act) -> None:
+        for stalled in (True, False):
+            for name in of(act.target, SERVERS):
+                self.wires[name].stall(stalled)
+            if stalled:
+                self.wait(act.secs)
+
+    def _refuse(self, act: Act) -> None:
+        for refused in (True, False):
+            for name in of(act.target, SERVERS):
+                self.wires[name].refuse(refused)
+            if refused:
+                self.wait(act.secs)
+
+    def _restart(self, act: Act) -> None:
+        if (restart := self.restarts.get(act.target)) is None:
+            self._refuse(act)
+        else:
+            restart()
+
+    def _rescale(self, act: Act) -> None:
+        flow = self.flows[act.target]
+        flow.stop()
+        flow.start(act.processes, act.workers)
+
+    def _copy(self, act: Act) -> None:
+        flow = self.flows[act.target]
+        flow.copy()
+        self.wait(act.secs)
+        flow.kill_copy()
