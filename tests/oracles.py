@@ -136,7 +136,8 @@ class Oracle:
         if any(now - r.append >= self.rules.patience for r in beyond):
             return "patience"
         within = [r for r in self.accepted if end - self.rules.length <= r.event < end]
-        if beyond and within and all(now - r.append >= self.rules.quiet for r in within):
+        stood = any(now - r.append >= self.rules.quiet for r in beyond)
+        if stood and within and all(now - r.append >= self.rules.quiet for r in within):
             return "quiet"
         return None
 

@@ -22,8 +22,8 @@ Say the next window ends at E, and B = E + ``allowed_lateness``. The time of a r
 a clock that runs ahead cannot lead the log. Over the records so far, the window closes
 
 - by *ticks*, when all ingest workers have ticked at or past B: they say that all they received before is in the log;
-- by *quiet*, when some reading is at or past B, and every reading of the window was appended ``quiet`` or more before
-  this record (a window without readings has nothing that could be quiet);
+- by *quiet*, when some reading at or past B was appended ``quiet`` or more before this record, and so was every reading
+  of the window (one without readings has nothing that could be quiet);
 - by *patience*, when some reading at or past B was appended ``patience`` or more before this record.
 
 Live, ticks close a window as soon as its lateness has passed, in quiet partitions too. While a backlog drains
@@ -35,14 +35,15 @@ there are none, and event times say nothing about who is still to come: the wind
       │     │    │      │     ╲           │
     ──●─────●────●──────●──────●──────────●───T──────●──────────▶   the log, by append time
                                │              │      │
-                           12:01:05    12:01:11      12:01:15
+                           12:01:05    12:01:11      12:01:20
                  its last reading     closed by      closed by quiet,
                        is appended     a tick        had nobody ticked
 
-A fast clock can be the ◦ that quiet and patience need, but while honest readings keep coming nothing is quiet. (If it
-is the first to be read after a silence of ``quiet`` or more, it closes the window that the silence cut.) A slow or
-absent worker holds ticks back; patience bounds how long any of this may last. Until something has closed, the next
-window is the earliest that holds a reading. Closing never goes back.
+A fast clock can be the ◦ that quiet and patience need, but while honest readings keep coming nothing is quiet. Nor is
+it believed at once: if it is the first to be read after a long silence, those whom the silence cut have ``quiet`` to
+come back. (Where the log falls silent a second time, amid a backlog, the window it cuts does close.) A slow or absent
+worker holds ticks back; patience bounds how long any of this may last. Until something has closed, the next window is
+the earliest that holds a reading. Closing never goes back.
 
 **The watermark** that people are shown is ``closed_until`` + ``allowed_lateness``.
 

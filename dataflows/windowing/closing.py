@@ -4,8 +4,8 @@ Rule: windows close in order, at records, and each record is asked after it was 
 closes where, over the records so far and with B = E + allowed lateness,
 
 - *ticks*: every configured ingest worker that has ever ticked has ticked at or past B (none at all: never); or
-- *quiet*: some accepted reading is at or past B, the window holds readings, and each of them was appended
-  ``quiet`` or more before this record; or
+- *quiet*: some accepted reading at or past B was appended ``quiet`` or more before this record, and so was every
+  reading of the window, which holds some; or
 - *patience*: some accepted reading at or past B was appended ``patience`` or more before this record.
 
 A reading is at min(event time, append time). Before anything has closed, the next window is the earliest that holds a
@@ -87,7 +87,7 @@ class Closing:
         oldest, newest = int(np.min(append)), int(np.max(append))
         if (
             np.max(level) < boundary
-            and newest < self._latest.get(window, oldest) + spans.quiet
+            and newest < max(self._latest.get(window, oldest), min(known, oldest)) + spans.quiet
             and newest < min(known, oldest) + spans.patience
         ):
             return None  # as in most slices; the exact answer costs ten times as much
@@ -97,7 +97,7 @@ class Closing:
         latest = np.maximum(np.maximum.accumulate(held), self._latest.get(window, LONG_AGO))
 
         ticks = level >= boundary
-        quiet = (earliest < NEVER) & (latest > LONG_AGO) & (latest + spans.quiet <= append)
+        quiet = (earliest + spans.quiet <= append) & (latest > LONG_AGO) & (latest + spans.quiet <= append)
         patience = earliest + spans.patience <= append
         closes = ticks | quiet | patience
         index = int(np.argmax(closes))
@@ -113,8 +113,9 @@ class Closing:
         start = min(self._latest) if self.closed_until is None else self.closed_until
         waited = (reached for reached, first in self._earliest.items() if first + spans.patience <= append)
         until = max(start, spans.boundary(level), *waited)
-        newest = max(self._earliest, default=LONG_AGO)
-        while until + spans.length <= newest and self._latest.get(until, NEVER) + spans.quiet <= append:
+        stood = (reached for reached, first in self._earliest.items() if first + spans.quiet <= append)
+        furthest = max(stood, default=LONG_AGO)
+        while until + spans.length <= furthest and self._latest.get(until, NEVER) + spans.quiet <= append:
             until += spans.length
         assert until > start, "a record was found to close a window, and closed none"
         self.closed_until = until

@@ -144,7 +144,7 @@ class Replay:
         if now - beyond >= self._patience:
             return True
         newest = self._newest_append.get(end - self._length)
-        return newest is not None and now - newest >= self._quiet
+        return newest is not None and now - max(newest, beyond) >= self._quiet
 
     def _close(self, end: int) -> None:
         window = end - self._length

@@ -1,31 +1,6 @@
-"""Wrong window cores, each the right one with a line replaced: what the laws must tell from the right one.
+"""Wrong window cores, each the right one with a line replaced: what the laws must tell from the right one."""
 
-A mutant is a copy of the package under another name, so that the right one beside it stays whole.
-"""
-
-import importlib.util
-import itertools
-import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import ModuleType
-from typing import NamedTuple
-
-import dataflows.windowing
-from tests.dataflows.windowing.replay import MakeCore
-
-PACKAGE = "dataflows.windowing"
-HOUSE = Path(dataflows.windowing.__file__).parent
-_numbers = itertools.count()
-
-
-class Mutant(NamedTuple):
-    """What is wrong, the lines that make it so (module, right, wrong), and the law that sees it."""
-
-    wrong: str
-    edits: Sequence[tuple[str, str, str]]
-    law: str = "oracle"
-
+from tests.dataflows.windowing.mutation import Mutant
 
 MUTANTS = (
     Mutant("ticks must be past the boundary, not at it", [("closing", "level >= boundary", "level > boundary")]),
@@ -38,6 +13,20 @@ MUTANTS = (
         [
             ("closing", "(latest + spans.quiet <= append)", "(latest + spans.quiet < append)"),
             ("closing", "+ spans.quiet <= append:", "+ spans.quiet < append:"),
+        ],
+    ),
+    Mutant(
+        "a reading past the boundary is believed at once",
+        [
+            ("closing", "(earliest + spans.quiet <= append)", "(earliest < NEVER)"),
+            ("closing", "if first + spans.quiet <= append)", "if first < NEVER)"),
+        ],
+    ),
+    Mutant(
+        "a reading past the boundary is believed after more than quiet_secs",
+        [
+            ("closing", "(earliest + spans.quiet <= append)", "(earliest + spans.quiet < append)"),
+            ("closing", "if first + spans.quiet <= append)", "if first + spans.quiet < append)"),
         ],
     ),
     Mutant(
@@ -63,7 +52,12 @@ MUTANTS = (
     Mutant(
         "windows close by the maximum of event times",
         [
-            ("closing", "(latest + spans.quiet <= append)", "(latest <= NEVER)"),
+            (
+                "closing",
+                "(earliest + spans.quiet <= append) & (latest > LONG_AGO) & (latest + spans.quiet <= append)",
+                "(earliest < NEVER) & (latest > LONG_AGO)",
+            ),
+            ("closing", "if first + spans.quiet <= append)", "if first < NEVER)"),
             ("closing", "self._latest.get(until, NEVER) + spans.quiet <= append:", "until in self._latest:"),
             ("closing", "np.max(level) < boundary\n            and", "False and"),
             ("records", "np.minimum(columns.event, columns.append)", "columns.event"),
@@ -94,6 +88,7 @@ MUTANTS = (
             ),
             ("closing", "int(records.append[index])", "int(np.max(records.append[: index + 1]))"),
         ],
+        law="cuts",
     ),
     Mutant(
         "quiet closes empty windows too",
@@ -102,16 +97,17 @@ MUTANTS = (
             ("closing", "self._latest.get(until, NEVER)", "self._latest.get(until, LONG_AGO)"),
             (
                 "closing",
-                "self._latest.get(window, oldest) + spans.quiet",
-                "self._latest.get(window, LONG_AGO) + spans.quiet",
+                "self._latest.get(window, oldest)",
+                "self._latest.get(window, LONG_AGO)",
             ),
         ],
     ),
     Mutant(
         "quiet needs no reading at or past the boundary",
         [
-            ("closing", "(earliest < NEVER) & (latest", "(latest"),
-            ("closing", "until + spans.length <= newest and ", ""),
+            ("closing", "(earliest + spans.quiet <= append) & (latest", "(latest"),
+            ("closing", "until + spans.length <= furthest and ", ""),
+            ("closing", ", min(known, oldest)) + spans.quiet", ", LONG_AGO) + spans.quiet"),
         ],
     ),
     Mutant(
@@ -260,41 +256,3 @@ MUTANTS = (
         [("columns", "(metrics.slice(period) == metrics.slice(0, rest)).all()", "True")],
     ),
 )
-
-
-def core_of(mutant: Mutant) -> MakeCore:
-    """The mutant's ``Windows``. Every edit must be found exactly once: the core may not move on without its mutants."""
-    sources = {path.stem: path.read_text() for path in HOUSE.glob("*.py")}
-    for module, right, wrong in mutant.edits:
-        assert sources[module].count(right) == 1, f"{module} holds {right!r} {sources[module].count(right)} times"
-        sources[module] = sources[module].replace(right, wrong)
-    name = f"_mutant_{next(_numbers)}"
-    return _loaded(name, {stem: source.replace(PACKAGE, name) for stem, source in sources.items()}).Windows  # type: ignore[no-any-return]
-
-
-class _Finder:
-    """Imports the modules of one mutant from their edited sources."""
-
-    def __init__(self, name: str, sources: Mapping[str, str]) -> None:
-        self._sources = {f"{name}.{stem}" if stem != "__init__" else name: text for stem, text in sources.items()}
-        self._name = name
-
-    def find_spec(self, name: str, _path: object, _target: object = None) -> object:
-        if name not in self._sources:
-            return None
-        return importlib.util.spec_from_loader(name, self, is_package=name == self._name)  # type: ignore[arg-type]
-
-    def create_module(self, _spec: object) -> None:
-        return None
-
-    def exec_module(self, module: ModuleType) -> None:
-        exec(compile(self._sources[module.__name__], f"<{module.__name__}>", "exec"), module.__dict__)
-
-
-def _loaded(name: str, sources: Mapping[str, str]) -> ModuleType:
-    finder = _Finder(name, sources)
-    sys.meta_path.insert(0, finder)  # type: ignore[arg-type]
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.meta_path.remove(finder)  # type: ignore[arg-type]

@@ -66,9 +66,10 @@ def test_rows_equal_one_group_by_where_disorder_is_within_the_allowed_lateness(c
 
 @st.composite
 def one_wrong_clock(draw: st.DrawFn) -> tuple[Rules, Log]:
-    """Honest devices in order, never silent in the log for as long as ``quiet``; beside them one that says anything.
+    """Honest devices in order; beside them one that says anything.
 
-    Append times are honest, ticks too; patience is longer than the log.
+    The log is never silent for as long as ``quiet``, but for one outage in live flow, after which the honest come back
+    within that time, and the wrong one may come first. Append times are honest, ticks too; patience is longer than all.
     """
     rules = Rules(patience=10**9, workers=("ingest-0",) * draw(st.integers(0, 1)))
     speed = draw(st.sampled_from((1, 5, 20)))
@@ -76,9 +77,17 @@ def one_wrong_clock(draw: st.DrawFn) -> tuple[Rules, Log]:
     gaps = draw(st.lists(st.integers(0, rules.quiet - 1), min_size=1, max_size=30))
     lies = draw(st.lists(st.integers(-300_000, 300_000), min_size=len(gaps), max_size=len(gaps)))
     kinds = draw(st.lists(st.integers(0, 3), min_size=len(gaps), max_size=len(gaps)))
+    outage = draw(st.sampled_from((0, 15_000, 90_000, 900_000))) if not behind else 0
+    back = draw(st.integers(0, len(gaps)))  # the first to be appended after the outage
+    cut = BASE + sum(gaps[:back])
     records: list[Message | Tick] = []
-    for gap, lie, kind, at in zip(gaps, lies, kinds, accumulate(gaps), strict=True):
+    for number, (gap, lie, kind, at) in enumerate(zip(gaps, lies, kinds, accumulate(gaps), strict=True)):
         now, true = BASE + at, BASE + (at if not behind else at * speed - behind)
+        if number >= back and outage:
+            now, true = now + outage, cut + (now - cut) * speed
+        if number == back and outage and kind:
+            first = cut + outage
+            records.append(Message(len(records), first, first + lie, "wrong", (("t", 2.0),)))
         records.append(Message(len(records), now, min(true, now), "honest", (("t", float(gap)),)))
         if kind == 3:
             records.append(Tick(len(records), now, "ingest-0", min(true, now)))

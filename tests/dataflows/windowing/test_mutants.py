@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from dataflows.windowing import Windows
 from tests.dataflows.windowing import laws
-from tests.dataflows.windowing.mutants import MUTANTS, Mutant, core_of
+from tests.dataflows.windowing.mutants import MUTANTS
+from tests.dataflows.windowing.mutation import Mutant, core_of
 from tests.dataflows.windowing.replay import MakeCore
 from tests.dataflows.windowing.test_laws import changes, crashes
 from tests.strategies import cases

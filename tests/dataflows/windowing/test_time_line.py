@@ -50,9 +50,12 @@ def test_a_tick_past_the_boundary_closes_the_window():
 
 
 def test_without_ticks_the_window_closes_when_it_has_been_quiet():
-    """Its last reading was appended at 12:01:05, so a record of 12:01:15 closes it and one of 12:01:14 does not."""
-    assert closings([*WINDOW, BEYOND, said(4, "1:14", "1:14")], Rules()) == []
-    assert closings([*WINDOW, BEYOND, said(4, "1:15", "1:15")], Rules()) == [5, at("1:00")]
+    """Ten seconds after its last reading, and after the first one past the boundary, were appended; not 9."""
+    assert closings([*WINDOW, BEYOND, said(4, "1:19", "1:19")], Rules()) == []
+    assert closings([*WINDOW, BEYOND, said(4, "1:20", "1:20")], Rules()) == [5, at("1:00")]
+    lasting = [*WINDOW, BEYOND, said(4, "1:12", "0:59")]
+    assert closings([*lasting, said(5, "1:21", "1:21")], Rules()) == []
+    assert closings([*lasting, said(5, "1:22", "1:22")], Rules()) == [6, at("1:00")]
 
 
 def test_quiet_closes_nothing_while_no_reading_is_at_or_past_the_boundary():
@@ -77,13 +80,13 @@ def test_an_empty_window_is_not_closed_by_quiet():
 
 def test_a_reading_repeated_after_its_window_closed_in_the_same_slice_is_late():
     """Lateness is a matter of the record, not of the slice."""
-    records = [*WINDOW, BEYOND, said(4, "1:15", "1:15"), WINDOW[1]._replace(offset=5, append=at("1:16"))]
+    records = [*WINDOW, BEYOND, said(4, "1:20", "1:20"), WINDOW[1]._replace(offset=5, append=at("1:21"))]
     outcome = run(Rules(), Log(tuple(records), 0, 6))[0]
     assert outcome.rollups["count"].to_list() == [3]
     assert outcome.late.rows(named=True) == [
         {
             "offset": 5,
-            "append_time": at("1:16"),
+            "append_time": at("1:21"),
             "event_time": at("0:20"),
             "bucket": NOON,
             "device_id": "a",
@@ -153,7 +156,8 @@ def test_the_chunks_of_a_frame_are_invisible(chunks: int):
     whole = slice_of(Log(records, 0, 12), 0, 12)
     pieces = pl.concat([whole.messages[i::chunks] for i in range(chunks)], rechunk=False).sort("offset")
     cut = pl.concat([whole.messages, whole.messages]).slice(12, 12)
-    end = slice_of(Log((Message(12, NOON + 10**6, NOON + 10**6, "a", (("t", 0.0),)),), 12, 13), 12, 13)
+    after = [Message(12 + i, NOON + 10**6 + i * 10_000, NOON + 10**6, "a", (("t", 0.0),)) for i in range(2)]
+    end = slice_of(Log(tuple(after), 12, 14), 12, 14)
     found = []
     for frame in (whole.messages, pieces, cut, pl.concat([whole.messages[:5], whole.messages[5:]], rechunk=False)):
         windows = Windows(WindowSettings(), Progress.begin(0))
