@@ -11,7 +11,7 @@ from pathlib import Path
 from infra import running
 from schemas.errors import OperatorError
 from schemas.settings import Settings
-from schemas.settings_file import load
+from schemas.settings_file import OVERRIDES, load
 
 
 def add_settings_option(parser: argparse.ArgumentParser) -> None:
@@ -21,9 +21,12 @@ def add_settings_option(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen_settings(options: argparse.Namespace, *addresses: str) -> Settings:
-    """The settings; ``addresses`` (DATABASE_URL, …) are those the command needs. Raises ``OperatorError``."""
+    """The settings; ``addresses`` (DATABASE_URL, …) are those the command needs. Raises ``OperatorError``.
+
+    Of a file given, secrets of servers that the command does not speak to may be missing.
+    """
     if options.settings is not None:
-        return load(options.settings, os.environ)
+        return load(options.settings, os.environ, {OVERRIDES[name][0] for name in OVERRIDES.keys() - {*addresses}})
     try:
         found = running.find(*addresses)
     except OperatorError as error:

@@ -9,7 +9,7 @@ secrets. Guarantee: what is wrong is named by line and path, all of it at once.
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, get_args, get_origin, get_type_hints
 from urllib.parse import unquote, urlsplit
@@ -52,8 +52,11 @@ def load_settings(path: str | Path) -> Settings:
     return load(path, os.environ)
 
 
-def load(path: str | Path, environ: Mapping[str, str]) -> Settings:
-    """The settings in the file ``path``, where ``environ`` is the environment. Raises ``OperatorError``."""
+def load(path: str | Path, environ: Mapping[str, str], unused: Collection[str] = ()) -> Settings:
+    """The settings in the file ``path``, where ``environ`` is the environment. Raises ``OperatorError``.
+
+    ``unused`` sections may name what the environment lacks: such a setting keeps its default.
+    """
     document, lines = _read(Path(path))
     for name, (section, key) in OVERRIDES.items():
         if environ.get(name):
@@ -61,6 +64,9 @@ def load(path: str | Path, environ: Mapping[str, str]) -> Settings:
             if isinstance(section_of_file, dict):
                 section_of_file[key] = environ[name].replace("${", "$${")
     problems: list[Problem] = []
+    for section in unused:
+        if isinstance(given := document.get(section), dict):
+            document[section] = {key: value for key, value in given.items() if not _lacks(value, environ)}
     settings = _section(Settings, (), document, environ, problems)
     if problems or settings is None:
         raise OperatorError(_message(Path(path), problems, lines))
@@ -211,6 +217,13 @@ def _filled(given: Any, path: tuple[str, ...], environ: Mapping[str, str], probl
         return environ.get(reference[2] or "", "")
 
     return _REFERENCE.sub(replacement, given)
+
+
+def _lacks(given: Any, environ: Mapping[str, str]) -> bool:
+    """Whether ``given`` names what the environment has not."""
+    if isinstance(given, dict):
+        return any(_lacks(value, environ) for value in given.values())
+    return isinstance(given, str) and any(name and name not in environ for _, name in _REFERENCE.findall(given))
 
 
 def _without_credentials(mqtt: dict[str, Any]) -> dict[str, Any]:

@@ -64,6 +64,16 @@ def test_the_environment_fills_names_in(file: Path) -> None:
     assert {"application/json": {"metrics": "$.b"}} == settings.decoding.formats
 
 
+def test_a_command_needs_no_secret_of_servers_it_does_not_speak_to() -> None:
+    """`sql` with the file of a cluster asks for the database's address alone; what it does speak to is still needed."""
+    prod = Path(__file__).parents[2] / "infra" / "settings" / "prod.yaml"
+    settings = load(prod, {"DATABASE_URL": "postgresql://db/ionwax"}, unused=["mqtt", "kafka"])
+    assert settings.database.conninfo == "postgresql://db/ionwax"
+    assert (settings.mqtt.clients, settings.mqtt.password) == (4, None)
+    with pytest.raises(OperatorError, match="no DATABASE_URL"):
+        load(prod, {}, unused=["mqtt", "kafka"])
+
+
 def test_servers_in_the_environment_override_the_file(file: Path) -> None:
     """MQTT_URL, KAFKA_BOOTSTRAP_SERVERS and DATABASE_URL, as they are; empty ones override nothing."""
     text = "mqtt: {url: 'mqtt://file:1'}\ndatabase: {conninfo: '${NOWHERE}'}\n"
