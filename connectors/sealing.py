@@ -5,10 +5,12 @@ everything published with it is durable; or the process stops, having written no
 start finds all of an item's effects in the database, or none.
 """
 
+import math
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
@@ -21,13 +23,29 @@ S = TypeVar("S", bound=Sealed)
 X = TypeVar("X")
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long rows may wait for others: until they are ``readings``, or the last commit is ``wait_secs`` ago.
+
+    So where it is calm a reading is written at once, and where it is busy there is a commit each ``wait_secs``, or
+    sooner by number. Nothing waits for a source that is at rest. A backlog brings more than ``readings`` in one epoch,
+    and they go together.
+    """
+
+    readings: int = 0
+    wait_secs: float = 0.0
+
+
+AT_ONCE: Final = Pace()
+
+
 class SealingSink(FixedPartitionedSink[Claim | S, None], Generic[S, X]):
     """Items are ``(partition name, item)``; the first of a partition is its ``Claim``, from which ``writer`` is called.
 
     ``parts`` are the source's ``list_parts``: with the same names a partition's source, steps and sink are on one
-    worker. A commit is made at the end of an epoch that brought rows, and otherwise each ``progress_every_secs``
-    while items come: an older progress is always right, and costs a little reading again after a crash. The last
-    commit is made at the end of the input.
+    worker. A commit is made at the end of an epoch that brought rows (``pace`` can let them wait for more), and
+    otherwise each ``progress_every_secs`` while items come: an older progress is always right, and costs a little
+    reading again after a crash. The last commit is made at the end of the input.
     """
 
     def __init__(
@@ -36,11 +54,13 @@ class SealingSink(FixedPartitionedSink[Claim | S, None], Generic[S, X]):
         parts: Callable[[], list[str]],
         writer: Callable[[Claim], Writer[S, X]],
         progress_every_secs: float = 10.0,
+        pace: Pace = AT_ONCE,
     ) -> None:
         self._store = store
         self._parts = parts
         self._writer = writer
         self._every_secs = progress_every_secs
+        self._pace = pace
         self._open: Counter[int] = Counter()  # worker's thread → parts not closed yet
 
     @speaking
@@ -52,7 +72,7 @@ class SealingSink(FixedPartitionedSink[Claim | S, None], Generic[S, X]):
 
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> "SealingPart[S, X]":  # noqa: ARG002
         self._open[threading.get_ident()] += 1
-        return SealingPart(self._store, self._writer, self._every_secs, self._closed)
+        return SealingPart(self._store, self._writer, self._every_secs, self._pace, self._closed)
 
     def _closed(self) -> None:
         self._open[threading.get_ident()] -= 1
@@ -68,11 +88,13 @@ class SealingPart(StatefulSinkPartition[Claim | S, None], Generic[S, X]):
         store: SealingStore[X],
         writer: Callable[[Claim], Writer[S, X]],
         every_secs: float,
+        pace: Pace,
         closed: Callable[[], None],
     ) -> None:
         self._store: Final = store
         self._make_writer: Final = writer
         self._every_secs: Final = every_secs
+        self._pace: Final = pace
         self._closed: Final = closed
         self._claim: Claim | None = None
         self._pending: _Pending[S] | None = None
@@ -90,7 +112,7 @@ class SealingPart(StatefulSinkPartition[Claim | S, None], Generic[S, X]):
     @speaking
     def snapshot(self) -> None:
         """The end of an epoch that brought items."""
-        if self._pending is not None and (self._pending.items or time.monotonic() >= self._due):
+        if self._pending is not None and (self._ready(self._pending) or time.monotonic() >= self._due):
             self._seal(self._pending)
 
     @speaking
@@ -100,11 +122,17 @@ class SealingPart(StatefulSinkPartition[Claim | S, None], Generic[S, X]):
             self._seal(self._pending)
         self._closed()
 
+    def _ready(self, pending: "_Pending[S]") -> bool:
+        """Whether there are rows that should not wait for others."""
+        since_commit_secs = time.monotonic() - self._sealed_at
+        enough = pending.counts.readings >= self._pace.readings or since_commit_secs >= self._pace.wait_secs
+        return bool(pending.items) and (enough or pending.at_rest)
+
     def _begin(self, claim: Claim) -> None:
         assert self._claim is None, "a partition is claimed once in the life of a process"
         self._claim, self._sealed = claim, claim.progress
         self._writer = self._make_writer(claim)
-        self._due = time.monotonic() + self._every_secs
+        self._due, self._sealed_at = time.monotonic() + self._every_secs, -math.inf
 
     def _seal(self, pending: "_Pending[S]") -> None:
         """Commit what is pending. Where no offset is new (a resume refills open windows) there is nothing to commit."""
@@ -112,8 +140,8 @@ class SealingPart(StatefulSinkPartition[Claim | S, None], Generic[S, X]):
         assert claim is not None
         if progress.position > self._sealed.position:
             self._store.seal(claim, self._sealed, progress, lambda transaction: _write(writer, transaction, pending))
-            self._sealed = progress
-            self._due = time.monotonic() + self._every_secs
+            self._sealed, self._sealed_at = progress, time.monotonic()
+            self._due = self._sealed_at + self._every_secs
         else:
             assert not pending.items, "rows without a new offset would be written twice by a crash"
         self._pending = None
@@ -127,11 +155,15 @@ def _write(writer: Writer[S, X], transaction: X, pending: "_Pending[S]") -> Coun
 
 
 class _Pending(Generic[S]):
-    """What came since the last commit: items with rows as they are, of the others only progress and counts."""
+    """What came since the last commit: items with rows as they are, of the others only progress and counts.
+
+    ``at_rest``: the newest item brought no offset, as a source's does when nothing more comes.
+    """
 
     def __init__(self) -> None:
         self.items: list[S] = []
         self.counts = Counts()
+        self.at_rest = False
         self._progress: Progress | None = None
 
     @property
@@ -143,4 +175,5 @@ class _Pending(Generic[S]):
         if rows:
             self.items.append(item)
         self.counts += item.counts
+        self.at_rest = not item.counts.offsets
         self._progress = item.progress

@@ -43,3 +43,14 @@ LATE: Final = pl.Schema(
     }
 )
 """One row a late reading, in the order of the log (offset, then its place in the message)."""
+
+READINGS: Final = pl.Schema(
+    {
+        "event_time": pl.Int64(),
+        "device_id": pl.String(),
+        "metric": pl.String(),
+        "value": pl.Float64(),
+        "offset": pl.Int64(),
+    }
+)
+"""One row a reading, in the order of the log (offset, then its place in the message)."""

@@ -91,3 +91,16 @@ class Outcome:
     refused: Sequence[Refused]
     counts: Counts
     progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """The readings of one slice as they came (``schemas.frames.READINGS``), repetitions included.
+
+    ``counts.counted`` is their number: here every reading counts. ``progress.resume`` is ``progress.position``.
+    """
+
+    partition: int
+    readings: pl.DataFrame
+    counts: Counts
+    progress: Progress
