@@ -13,7 +13,7 @@ from typing import Final
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
-from connectors import stopping
+from connectors import resting, stopping
 from connectors.mqtt_client import MqttClient
 from connectors.stopping import speaking
 from schemas.arrivals import Arrivals, Tick
@@ -41,6 +41,7 @@ class MqttSource(FixedPartitionedSource[Arrivals | Tick, None]):
     @speaking
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> "MqttPart":  # noqa: ARG002
         """Connect. Raises ``OperatorError`` where the broker is away or refuses."""
+        resting.rouse()  # for the client's thread, which inherits it
         client = MqttClient(self._settings, for_part, self._topic_filter)
         client.start()
         return MqttPart(client)
@@ -78,6 +79,7 @@ class MqttPart(StatefulSourcePartition[Arrivals | Tick, None]):
             self._drained = True
             return []
         items = self._client.take()
+        (resting.rouse if items else resting.rest)()
         self._owing = self._owing or bool(items)
         slowest_ms = POLL_OWING_MS_MAX if self._owing else POLL_MS_MAX
         self._poll_ms = POLL_MS_MIN if items else min(2 * self._poll_ms, slowest_ms)

@@ -13,7 +13,7 @@ from typing import Final
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
-from connectors import stopping
+from connectors import resting, stopping
 from connectors.checkpoint import Log, LogReader, ProgressStore, Standing
 from connectors.stopping import speaking
 from schemas.errors import OperatorError
@@ -126,6 +126,7 @@ class ResumingPart(StatefulSourcePartition[Claim | LogBatch, None]):
         if stopping.requested():
             raise StopIteration
         if self._reader is None:
+            resting.rouse()  # threads that clients start now are to have exact timers
             self._source.open()
         assert self._reader is not None
         if (claim := self._claim) is not None:
@@ -133,9 +134,11 @@ class ResumingPart(StatefulSourcePartition[Claim | LogBatch, None]):
             return [claim]
         batch = self._reader.read()
         if batch is None:
+            resting.rest()
             self._idle_ms = min(max(2 * self._idle_ms, IDLE_MS_MIN), IDLE_MS_MAX)
             self._awake_at = datetime.now(UTC) + timedelta(milliseconds=self._idle_ms)
             return self._settled()
+        resting.rouse()
         self._idle_ms, self._awake_at = 0, None
         self._end, self._settle_at = batch.end, None
         return [batch]

@@ -14,6 +14,7 @@ from threading import Event, Timer
 from types import FrameType
 from typing import Final, NoReturn, ParamSpec, TypeVar
 
+from connectors import resting
 from schemas.errors import OperatorError
 
 P = ParamSpec("P")
@@ -81,7 +82,9 @@ def one_message(factory: Callable[P, R]) -> Callable[P, R]:
     def entry(*args: P.args, **kwargs: P.kwargs) -> R:
         on_signals()
         _owns_process.set()
-        return speaking(factory)(*args, **kwargs)
+        made = speaking(factory)(*args, **kwargs)
+        resting.rest()  # of several workers none is this thread, which then only looks for signals
+        return made
 
     return entry
 
