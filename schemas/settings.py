@@ -155,6 +155,13 @@ class ArchiveSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=
     tells_copies: bool = True  # where the archive runs, late readings wait until it has passed them
 
 
+class MetricsSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    host: Text = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 0  # of the first process; each further one of a flow adds its index
+    epoch_age_max_secs: SomeSecs = 10  # beyond these a process is not ready
+    commit_age_max_secs: SomeSecs = 60
+
+
 class Settings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     mqtt: MqttSettings = MqttSettings()
     decoding: DecodingSettings = DecodingSettings()
@@ -164,6 +171,7 @@ class Settings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     flow: FlowSettings = FlowSettings()
     output: OutputSettings = OutputSettings()
     archive: ArchiveSettings = ArchiveSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
     def __post_init__(self) -> None:
         if self.output.topic in (self.kafka.events_topic, self.kafka.dead_letter_topic):

@@ -1,7 +1,8 @@
 """A settings file, read: YAML and the environment in, ``Settings`` or one message out.
 
     ${NAME}                                              is the environment's NAME; $${ is a plain ${
-    MQTT_URL, KAFKA_BOOTSTRAP_SERVERS, DATABASE_URL      override what the file says
+    MQTT_URL, KAFKA_BOOTSTRAP_SERVERS, DATABASE_URL,
+    METRICS_PORT                                         override what the file says
 
 Rule: here alone the environment is read, and no value of it or of the file is ever repeated in a message; values can be
 secrets. Guarantee: what is wrong is named by line and path, all of it at once.
@@ -25,6 +26,7 @@ OVERRIDES: Final[Mapping[str, tuple[str, str]]] = {
     "MQTT_URL": ("mqtt", "url"),
     "KAFKA_BOOTSTRAP_SERVERS": ("kafka", "bootstrap_servers"),
     "DATABASE_URL": ("database", "conninfo"),
+    "METRICS_PORT": ("metrics", "port"),
 }
 FILE_BYTES_MAX: Final = 1_048_576
 
@@ -62,7 +64,7 @@ def load(path: str | Path, environ: Mapping[str, str], unused: Collection[str] =
         if environ.get(name):
             section_of_file = document.setdefault(section, {})
             if isinstance(section_of_file, dict):
-                section_of_file[key] = environ[name].replace("${", "$${")
+                section_of_file[key] = f"${{{name}}}"
     problems: list[Problem] = []
     for section in unused:
         if isinstance(given := document.get(section), dict):
