@@ -11,12 +11,12 @@ from dataclasses import replace
 from itertools import chain, islice
 from typing import Final
 
-import numpy as np
 import polars as pl
 
 from connectors import timescale_connection
 from connectors.checkpoint import Publisher
 from connectors.timescale_connection import Connection
+from connectors.timescale_late import Archive, LateReadings
 from connectors.timescale_rows import ROWS_AT_ONCE, Key, RollupRows, Row, check_table, sql_columns
 from schemas import aggregates
 from schemas.aggregates import ROLLUPS, Partial
@@ -31,16 +31,6 @@ DAY_MS: Final = 86_400_000
 CLOSED: Final = "closed"
 """Header of the record that says a window is closed; its value is the window's end, ms, in decimal."""
 
-_LATE: Final = """
-    insert into late_readings (device_id, metric, event_time, value, flow, partition, "offset", seen_at)
-    select device_id, metric, timestamptz 'epoch' + event_time * interval '1 millisecond', value, %s, %s, "offset",
-           timestamptz 'epoch' + seen_at * interval '1 millisecond'
-    from unnest(%b::text[], %b::text[], %b::bigint[], %b::float8[], %b::bigint[], %b::bigint[])
-        with ordinality as late (device_id, metric, event_time, value, "offset", seen_at, place)
-    order by place
-    on conflict do nothing
-    returning "offset", metric
-"""
 _DAYS: Final = """
     insert into ledger_days (flow, topic, partition, day, counted, late)
     select %s, %s, %s, date '1970-01-01' + day, counted, late
@@ -59,7 +49,7 @@ class RollupWriter:
 
     ``dead_letter`` makes the record of what was refused. Publishes each rollup as a ``Rollup`` record, keyed by
     device, to the partition of ``topic`` with the log partition's number; after a window's rollups its ``closed``
-    record; then, whole, the rows that late readings revised.
+    record; then, whole, the rows that late readings revised. Late readings that wait for ``archive`` count as open.
     """
 
     def __init__(
@@ -70,6 +60,7 @@ class RollupWriter:
         length_ms: int,
         publisher: Publisher,
         dead_letter: Callable[[Claim, Refused], Record],
+        archive: Archive | None = None,
     ) -> None:
         self._claim = claim
         self._rows = RollupRows(table)
@@ -77,16 +68,19 @@ class RollupWriter:
         self._length_ms = length_ms
         self._publisher = publisher
         self._dead_letter = dead_letter
+        self._late = LateReadings(claim, length_ms, archive)
 
     def has_rows(self, item: Outcome) -> bool:
-        return bool(item.closed or item.refused or len(item.rollups) or len(item.late))
+        waiting = self._late.any_wait and item.counts.offsets
+        return bool(item.closed or item.refused or len(item.rollups) or len(item.late) or waiting)
 
     def write(self, transaction: Connection, items: Sequence[Outcome], counts: Counts) -> Counts:
         """Rollups first: a late reading's window closed before its record, so its row is older or among them."""
         if not items:
             return counts
         rollups = pl.concat([item.rollups for item in items])
-        late = self._new_late(transaction, pl.concat([item.late for item in items]))
+        settled = self._late.settle(transaction, pl.concat([item.late for item in items]))
+        late = settled.new
         rows = self._insert(transaction, rollups)
         revised = self._rows.revise(transaction, _by_row(late), late=True)
         self._count_days(transaction, rollups, late)
@@ -97,7 +91,12 @@ class RollupWriter:
                 (self._dead_letter(self._claim, refused) for item in items for refused in item.refused),
             )
         )
-        return replace(counts, late=len(late), late_duplicates=counts.late_duplicates + counts.late - len(late))
+        return replace(
+            counts,
+            late=len(late),
+            late_duplicates=counts.late_duplicates + settled.decided - len(late),
+            open=counts.open + settled.waiting,
+        )
 
     def flush(self) -> None:
         self._publisher.flush()
@@ -110,24 +109,6 @@ class RollupWriter:
         rows, met = self._rows.revise(transaction, partials, late=False)
         transaction.execute(_COMBINED, [*self._key, met])
         return _frame(rows).sort("bucket", maintain_order=True)
-
-    def _new_late(self, transaction: Connection, late: pl.DataFrame) -> pl.DataFrame:
-        """Keep late readings, each identity once, the first in the log; answers with those that were new."""
-        if not len(late):
-            return late
-        bits = late["value"].to_numpy().view(np.int64)
-        first = late.with_columns(pl.Series("bits", bits)).unique(
-            ["device_id", "metric", "event_time", "bits"], keep="first", maintain_order=True
-        )
-        columns = [
-            first[name].to_list() for name in ("device_id", "metric", "event_time", "value", "offset", "append_time")
-        ]
-        found = transaction.execute(_LATE, [self._claim.flow, self._claim.partition, *columns]).fetchall()
-        new = set(found)
-        is_new = [
-            place in new for place in zip(first["offset"], first["metric"], strict=True)
-        ]  # no metric twice a message
-        return first.filter(pl.Series(is_new, dtype=pl.Boolean))
 
     def _count_days(self, transaction: Connection, rollups: pl.DataFrame, late: pl.DataFrame) -> None:
         counted: Counter[int] = Counter()
@@ -175,7 +156,7 @@ def check_tables(conninfo: str, table: str) -> None:
             raise OperatorError(
                 f"The database is encoded in {encoding}; device ids need UTF8: createdb --encoding=UTF8."
             )
-        for name in ("progress", "ledger", "ledger_days", "late_readings"):
+        for name in ("progress", "ledger", "ledger_days", "late_readings", "late_waiting"):
             if connection.execute("select to_regclass(%s)", [name]).fetchone() == (None,):
                 raise OperatorError(f"Table {name} is missing: run ./justw migrate.")
         check_table(connection, table)

@@ -24,6 +24,7 @@ from connectors.resuming import ResumingSource
 from connectors.sealing import SealingSink
 from connectors.stopping import one_message, speaking
 from connectors.timescale import TimescaleStore
+from connectors.timescale_late import Archive
 from connectors.timescale_rollups import RollupWriter, check_tables
 from dataflows.decoding.dead_letter import dead_letter_from_log
 from dataflows.decoding.log import decode_log
@@ -88,6 +89,7 @@ class Roll:
 def rollup_writer(settings: Settings) -> Callable[[Claim], RollupWriter]:
     """What the sink calls for each partition that it was given."""
     length_ms = settings.windows.length_secs * 1000
+    archive = Archive(settings.archive.name, settings.archive.table) if settings.archive.tells_copies else None
 
     def dead_letter(claim: Claim, refused: Refused) -> Record:
         limit = settings.decoding.payload_bytes_max
@@ -95,7 +97,9 @@ def rollup_writer(settings: Settings) -> Callable[[Claim], RollupWriter]:
 
     def writer(claim: Claim) -> RollupWriter:
         publisher = Publisher(settings.kafka)
-        return RollupWriter(claim, settings.output.table, settings.output.topic, length_ms, publisher, dead_letter)
+        return RollupWriter(
+            claim, settings.output.table, settings.output.topic, length_ms, publisher, dead_letter, archive
+        )
 
     return writer
 

@@ -10,3 +10,4 @@ create table raw_telemetry (
 );
 create index raw_telemetry_series on raw_telemetry (device_id, metric, event_time);
 comment on table raw_telemetry is 'One row a reading, repetitions included, with the place of its record in the log.';
+select partition_by_time('raw_telemetry', 'event_time', interval '1 day');
