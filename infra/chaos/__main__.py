@@ -6,6 +6,7 @@ Exit status 1 says that something was lost, counted twice, or not as in an undis
 import argparse
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ADDRESSES:
         parser.add_argument(f"--{name}", metavar="ADDRESS", help="a server of your own; an embedded one by default")
     chosen = parser.parse_args(arguments)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)  # whoever ends it wants nothing left running either
     seed = random.randrange(1_000_000) if chosen.seed is None else chosen.seed
     for_secs = 60.0 * chosen.minutes
     acts = schedule(seed, for_secs)

@@ -19,7 +19,7 @@ class Acts:
     """``wait`` lets some seconds pass in which flows that ended are started again."""
 
     flows: Mapping[str, Flow]
-    wires: Mapping[str, Wire]
+    wires: Mapping[str, Mapping[str, Wire]]  # by flow and server
     restarts: Mapping[str, Callable[[], None]]
     wait: Callable[[float], None]
 
@@ -53,30 +53,36 @@ class Acts:
         flow.kill_copy()
 
     def _kill_stalled(self, act: Act) -> None:
-        self.wires["kafka"].stall(True)
+        """Between what is promised and what is durable there must be nothing that a kill can come into."""
+        wire = self.wires[act.target]["kafka"]
+        wire.stall_writes(True)
         self.wait(act.secs)
         self.flows[act.target].kill()
-        self.wires["kafka"].cut()
-        self.wires["kafka"].stall(False)
+        wire.cut()
+        wire.stall_writes(False)
         self.flows[act.target].start()
 
     def _cut(self, act: Act) -> None:
-        for name in of(act.target, SERVERS):
-            self.wires[name].cut()
+        for wire in self._to(act.target):
+            wire.cut()
 
     def _stall(self, act: Act) -> None:
-        for stalled in (True, False):
-            for name in of(act.target, SERVERS):
-                self.wires[name].stall(stalled)
-            if stalled:
-                self.wait(act.secs)
+        for wire in self._to(act.target):
+            wire.stall(True)
+        self.wait(act.secs)
+        for wire in self._to(act.target):
+            wire.stall(False)
 
     def _refuse(self, act: Act) -> None:
-        for refused in (True, False):
-            for name in of(act.target, SERVERS):
-                self.wires[name].refuse(refused)
-            if refused:
-                self.wait(act.secs)
+        for wire in self._to(act.target):
+            wire.refuse(True)
+        self.wait(act.secs)
+        for wire in self._to(act.target):
+            wire.refuse(False)
+
+    def _to(self, target: str) -> list[Wire]:
+        """The wires of all flows to the servers that ``target`` means."""
+        return [by_server[name] for by_server in self.wires.values() for name in of(target, SERVERS)]
 
     def _restart(self, act: Act) -> None:
         if (restart := self.restarts.get(act.target)) is None:

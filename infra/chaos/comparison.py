@@ -49,7 +49,7 @@ def differences(disturbed: Settings, undisturbed: Settings) -> Iterator[str]:
                 connection,
                 f"{table} row",
                 *(
-                    sql.SQL(query).format(sql.SQL(columns), sql.Identifier(table), one.flow.name)  # type: ignore[arg-type]
+                    sql.SQL(query).format(sql.SQL(columns), sql.Identifier(table), one.flow.name)
                     for one in (disturbed, undisturbed)
                 ),
             )

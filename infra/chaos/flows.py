@@ -46,6 +46,16 @@ class Flow:
         self._processes, self._workers, self._held = processes, workers, False
         self._shares = [self._started(share) for share in range(processes)]
 
+    @property
+    def running(self) -> bool:
+        """Whether any process of it lives."""
+        return bool(self._alive())
+
+    @property
+    def statuses(self) -> list[int | None]:
+        """The exit status of each share's process; None while it lives."""
+        return [process.poll() for process in self._shares]
+
     def tend(self) -> None:
         """Start what ended by itself again; a copy takes the place of what it fenced off."""
         for share, process in enumerate(self._shares):

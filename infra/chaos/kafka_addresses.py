@@ -1,9 +1,10 @@
-"""Keeps Kafka's clients on the wire: a cluster tells them its brokers' addresses, and here those are replaced.
+"""What a wire to Kafka understands of what is said: who is where, and who writes.
 
-Of each connection the requests are noted, and in the answers to Metadata and FindCoordinator every (host, port) is
-exchanged for that of a wire to it. All else passes untouched. Field by field as in
-https://kafka.apache.org/protocol.html, Metadata up to version 13 and FindCoordinator up to 6.
-(Not exchanged: the new leader that Produce and Fetch name where a leader has moved; the client then goes round the wire.)
+A cluster tells its clients where the brokers are; that is replaced, so that they stay on the wire. Of each connection
+the requests are noted, and in the answers to Metadata and FindCoordinator every (host, port) is exchanged for that of a
+wire to it. All else passes untouched. Field by field as in https://kafka.apache.org/protocol.html, Metadata up to
+version 13 and FindCoordinator up to 6.
+(Not exchanged: the new leader that Produce and Fetch name where one has moved; a client then goes round the wire.)
 """
 
 import struct
@@ -14,6 +15,7 @@ from typing import Final
 Address = tuple[str, int]
 Exchange = Callable[[Address], Awaitable[Address]]
 
+PRODUCE: Final = 0
 METADATA: Final = 3
 COORDINATOR: Final = 10
 _FLEXIBLE_FROM: Final = {METADATA: 9, COORDINATOR: 3}
@@ -24,13 +26,17 @@ class Conversation:
     """One connection: which answers are to be changed, by their correlation ids."""
 
     exchange: Exchange
+    may_write: Callable[[], Awaitable[object]]  # returns when a record may be let through
     _asked: dict[int, tuple[int, int]] = field(default_factory=dict)
 
-    def request(self, frame: bytes) -> None:
-        """Note a request; ``frame`` is without its length."""
+    async def request(self, frame: bytes) -> bytes:
+        """A request, when it may pass; ``frame`` is without its length."""
         key, version, correlation = struct.unpack_from(">hhi", frame)
         if key in _FLEXIBLE_FROM:
             self._asked[correlation] = (key, version)
+        if key == PRODUCE:
+            await self.may_write()
+        return frame
 
     async def answer(self, frame: bytes) -> bytes:
         """The answer as the client is to have it."""

@@ -6,7 +6,7 @@ One thread of its own serves all wires. Each method returns when what it asks fo
 import asyncio
 import struct
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final, Self, TypeVar
 
@@ -59,8 +59,9 @@ class Wire:
         self._listening: dict[Address, asyncio.Server] = {}
         self._open: set[asyncio.StreamWriter] = set()
         self._refusing = False
-        self._flowing = asyncio.Event()
+        self._flowing, self._writable = asyncio.Event(), asyncio.Event()
         self._flowing.set()
+        self._writable.set()
         self.accepted = 0
         self.address: Final = relay.call(lambda: self._listen(server))
 
@@ -70,7 +71,11 @@ class Wire:
 
     def stall(self, stalled: bool) -> None:
         """Let nothing through, either way, and break nothing; or let it go on."""
-        self._relay.call(lambda: self._stall(stalled))
+        self._relay.call(lambda: self._set(self._flowing, not stalled))
+
+    def stall_writes(self, stalled: bool) -> None:
+        """Of Kafka: let no record through, and answer all else: as where too few replicas are in sync."""
+        self._relay.call(lambda: self._set(self._writable, not stalled))
 
     def refuse(self, refused: bool) -> None:
         """Cut every connection, and end each new one at once; or take them again."""
@@ -94,11 +99,11 @@ class Wire:
             writer.transport.abort()
         self._open.clear()
 
-    async def _stall(self, stalled: bool) -> None:
-        if stalled:
-            self._flowing.clear()
+    async def _set(self, event: asyncio.Event, on: bool) -> None:
+        if on:
+            event.set()
         else:
-            self._flowing.set()
+            event.clear()
 
     async def _refuse(self, refused: bool) -> None:
         self._refusing = refused
@@ -107,6 +112,7 @@ class Wire:
 
     async def _close(self) -> None:
         self._flowing.set()
+        self._writable.set()
         for server in self._listening.values():
             server.close()
         await self._cut()
@@ -130,7 +136,7 @@ class Wire:
     ) -> None:
         """Until one side ends; then the other is given what was said, and ended."""
         if self._kafka:
-            talk = Conversation(self._listen)
+            talk = Conversation(self._listen, self._writable.wait)
             ways = [self._frames(near, there, talk.request), self._frames(far, client, talk.answer)]
         else:
             ways = [self._bytes(near, there), self._bytes(far, client)]
@@ -148,7 +154,7 @@ class Wire:
                 await self._pass(writer, said)
 
     async def _frames(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, look: Callable[[bytes], Any]
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, look: Callable[[bytes], Awaitable[bytes]]
     ) -> None:
         """Kafka's messages, whole: a length and so many bytes."""
         with suppress(OSError, asyncio.IncompleteReadError):
@@ -156,9 +162,7 @@ class Wire:
                 (size,) = struct.unpack(">i", await reader.readexactly(4))
                 assert 0 <= size <= FRAME_BYTES_MAX, "this is not Kafka's protocol in the clear"
                 frame = await reader.readexactly(size)
-                changed = look(frame)
-                if asyncio.iscoroutine(changed):
-                    frame = await changed
+                frame = await look(frame)
                 await self._pass(writer, struct.pack(">i", len(frame)) + frame)
 
     async def _pass(self, writer: asyncio.StreamWriter, said: bytes) -> None:

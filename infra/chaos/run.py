@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ import psycopg
 import yaml
 
 from connectors.kafka import KafkaLog
-from infra.chaos import comparison
+from infra.chaos import comparison, other_log
 from infra.chaos.acts import Acts, of
 from infra.chaos.flows import LAUNCHER, ROOT, Flow
 from infra.chaos.relay import Relay, Wire
@@ -74,7 +74,7 @@ class Run:
         self._prefix = f"chaos-{uuid4().hex[:10]}"
         self._record = folder / "sent.jsonl"
         self._outcome = Outcome()
-        self._wires: dict[str, Wire] = {}
+        self._wires: dict[str, dict[str, Wire]] = {}  # by flow and server
         self._flows: dict[str, Flow] = {}
 
     def run(self, acts: Sequence[Act], for_secs: float) -> Outcome:
@@ -84,20 +84,21 @@ class Run:
             direct = {**self._servers.addresses, "database": conninfo}
             migrate(conninfo)
             relay = at_end.enter_context(Relay())
-            self._wires, seen = wires(relay, direct)
             self.settings = self._written("direct", direct)
-            self._written("wired", seen)
             self._again = self._written(UNDISTURBED, direct, of=UNDISTURBED)
+            for name in FLOWS:
+                self._wires[name], seen = wires(relay, direct)
+                self._written(name, seen)
+                self._flows[name] = self._flow(name, name)
             at_end.enter_context(own_topics(self.settings, self._again))
-            self._flows = {
-                name: Flow(name, self._folder / "wired.yaml", self._folder / f"{name}.log", self._launcher)
-                for name in FLOWS
-            }
             for flow in self._flows.values():
                 at_end.callback(flow.kill)
             self._disturb(acts, for_secs, at_end)
             self._judge()
         return self._outcome
+
+    def _flow(self, dataflow: str, settings: str) -> Flow:
+        return Flow(dataflow, self._folder / f"{settings}.yaml", self._folder / f"{settings}.log", self._launcher)
 
     def _written(self, name: str, addresses: Mapping[str, str], of: str = "disturbed") -> Settings:
         """A settings file of that name, with what is particular to the disturbed flow or the undisturbed one."""
@@ -191,9 +192,9 @@ class Run:
         """Wait for a flow that is to be disturbed to get something done since it was started: else little is shown."""
         for name in of(target, FLOWS):
             flow, looks = self._flows[name], self._looks(name)
-            before: list[Any] = [looks(), flow.starts]
+            before = [looks(), flow.starts]
 
-            def works(flow: Flow = flow, looks: Callable[[], int] = looks, before: list[Any] = before) -> bool:
+            def works(flow: Flow = flow, looks: Callable[[], int] = looks, before: list[int] = before) -> bool:
                 if flow.starts != before[1]:
                     before[:] = [looks(), flow.starts]
                 return looks() > before[0]
@@ -259,6 +260,7 @@ class Run:
             f"verify: {finding}" for finding in check(self.settings, deep=True, sent_path=self._record)
         ]
         outcome.findings += comparison.differences(self.settings, self._again)
+        outcome.findings += other_log.wrongs(self.settings, self._flow("minute_rollups", "direct"))
         (((outcome.rows, outcome.late),), ((outcome.sent,),)) = (
             self._ask(f"select count(*), coalesce(sum(revision), 0) from {self.settings.output.table}"),
             self._ask("select sum(messages) from ledger where flow = %s", self.settings.flow.name),
@@ -266,7 +268,7 @@ class Run:
 
     def _run_undisturbed(self) -> None:
         """The same log from its beginning, into a table of its own, with nothing broken."""
-        flow = Flow("minute_rollups", self._folder / f"{UNDISTURBED}.yaml", self._folder / f"{UNDISTURBED}.log")
+        flow = self._flow("minute_rollups", UNDISTURBED)
         query = "select count(*), sum(position) from progress where flow = %s"
 
         def read() -> bool:

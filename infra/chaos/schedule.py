@@ -4,7 +4,7 @@ What matters most comes first: short runs meet each of ``ESSENTIAL`` before anyt
 seed's own. After it all of ``ACTS`` are dealt like cards, so that none is missing for long.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -15,12 +15,13 @@ ALL: Final = "all"
 
 GAP_SECS: Final = (0.5, 2.5)  # from the end of an act to the next: between them things recover, or do not quite
 LASTS_SECS: Final = (0.5, 4.0)
+STALLED_SECS: Final = (4.5, 6.0)  # a window of four seconds closes meanwhile, and would be written
 
 WORDS: Final = {
     "kill": "kill -9 {target}, start it again after {secs:.1f} s",
     "freeze": "stop {target} (SIGSTOP), continue it after {secs:.1f} s",
     "replace": "stop {target} (SIGSTOP), start another, continue the first after {secs:.1f} s",
-    "kill_stalled": "stall Kafka, and kill -9 {target} after {secs:.1f} s of it",
+    "kill_stalled": "let no record of {target} through to Kafka, and kill -9 it after {secs:.1f} s",
     "cut": "cut every connection to {target}",
     "stall": "let nothing through to {target} for {secs:.1f} s",
     "refuse": "refuse every connection to {target} for {secs:.1f} s",
@@ -71,9 +72,9 @@ def schedule(seed: int, for_secs: float) -> list[Act]:
     found: list[Act] = []
     at_secs = random.uniform(*GAP_SECS)
     for kind, target in _dealt(random):
-        if isinstance(target, tuple):
+        if not isinstance(target, str):
             target = random.choice(target)
-        secs = round(random.uniform(*LASTS_SECS), 1)
+        secs = round(random.uniform(*(STALLED_SECS if kind == "kill_stalled" else LASTS_SECS)), 1)
         processes, workers = random.choice((1, 2) if target != "ingest" else (1,)), random.choice((1, 2, 3))
         if at_secs + secs > for_secs:
             return found
@@ -82,7 +83,7 @@ def schedule(seed: int, for_secs: float) -> list[Act]:
     raise AssertionError("cards are dealt without end")
 
 
-def _dealt(random: Random) -> Iterator[tuple[str, str | tuple[str, ...]]]:
+def _dealt(random: Random) -> Iterator[tuple[str, str | Sequence[str]]]:
     yield from random.sample(ESSENTIAL, len(ESSENTIAL))
     while True:
         yield from random.sample(ACTS, len(ACTS))

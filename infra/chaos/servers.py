@@ -1,7 +1,7 @@
 """The servers of a run: those of addresses that were given, embedded ones for the rest.
 
-Guarantee: at the end nothing of a run is left at a given server, but sessions at its MQTT broker, which expire: topics have
-names of the run's own, the database is one of its own, and both are removed.
+Guarantee: at the end nothing of a run is left at a given server, but sessions at its MQTT broker, which expire: topics
+and the database are the run's own, and are removed.
 """
 
 import uuid
@@ -90,7 +90,7 @@ def _delete(settings: Settings, names: list[str]) -> None:
 
 
 def wires(relay: Relay, addresses: Mapping[str, str]) -> tuple[dict[str, Wire], dict[str, str]]:
-    """A wire to each server, and the addresses as seen through it."""
+    """A wire to each server, for one dataflow, and the addresses as seen through them."""
     mqtt = urlsplit(addresses["mqtt"])
     if mqtt.scheme not in ("mqtt", "tcp") or "," in addresses["kafka"]:
         raise OperatorError("chaos speaks through wires of its own: it takes plain mqtt://, and one Kafka address")
