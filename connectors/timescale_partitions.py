@@ -1,38 +1,32 @@
-"""Rows and the partitions they belong to: one that is missing is made by whoever meets its lack.
+"""Partitions of plain PostgreSQL that a writer finds missing (``infra/timescale/0003_time_partitions.sql``).
 
-On plain PostgreSQL tables divided by time have no default partition (infra/timescale/0003_time_partitions.sql says
-why). The lack shows as an error of the insert, so a writer asks nothing beforehand and pays nothing where all is there.
+Rule: they are made in a transaction of their own, by a function that needs no more than the right to call it, and the
+writer's transaction is then tried again: nobody holds a table's lock for longer than it takes to add a partition.
 """
 
-from collections.abc import Callable
-from typing import Final, TypeVar
+import re
+from typing import Final
 
-import polars as pl
 from psycopg import errors
 
+from connectors import timescale_connection
 from connectors.timescale_connection import Connection
 
-HOUR_MS: Final = 3_600_000  # partitions are whole hours wide, or wider, and aligned to the epoch
-
+MISSING_MAX: Final = 5_000  # partitions that one transaction may find missing: days of the longest event age, and more
+_INSTANT: Final = re.compile(r"\) = \(([^()]+)\)")  # of the error's detail, whatever its language
 _MAKE: Final = """
-    select make_partitions(%s, array(
-        select timestamptz 'epoch' + hour * interval '1 hour' from unnest(%s::bigint[]) as hour))
+    select make_partitions(name, array[%(at)s::timestamptz, %(at)s::timestamptz + width])
+    from time_tables where name = %(table)s
 """
-T = TypeVar("T")
 
 
-def placing(transaction: Connection, table: str, instants: pl.Series, insert: Callable[[], T]) -> T:
-    """Call ``insert``, which writes rows of these ``instants`` (ms) into ``table``; again where a partition was missing.
-
-    It runs in a savepoint of ``transaction``. Other errors pass, with what ``insert`` did undone.
-    """
-    try:
-        with transaction.transaction():
-            return insert()
-    except errors.CheckViolation as error:
-        if error.diag.constraint_name is not None:
-            raise
-    hours = (instants // HOUR_MS).unique().sort().to_list()
-    transaction.execute(_MAKE, [table, hours])
-    with transaction.transaction():
-        return insert()
+def make_missing(connection: Connection, error: errors.CheckViolation) -> bool:
+    """Make the partition whose lack is the error, and the next one; False where the error is another."""
+    instant = _INSTANT.search(error.diag.message_detail or "")
+    if error.diag.constraint_name or not error.diag.table_name or instant is None:
+        return False
+    connection.rollback()
+    timescale_connection.begin(connection)
+    made = connection.execute(_MAKE, {"at": instant.group(1), "table": error.diag.table_name}).fetchone()
+    connection.commit()
+    return made is not None
