@@ -18,7 +18,6 @@ import polars as pl
 from psycopg import sql
 
 from connectors.timescale_connection import Connection
-from connectors.timescale_partitions import placing
 from schemas.frames import LATE
 from schemas.progress import Claim
 
@@ -155,12 +154,7 @@ class LateReadings:
             ["device_id", "metric", "event_time", "bits"], keep="first", maintain_order=True
         )
         asked = [self._claim.flow, self._claim.partition, archived, *_columns(first)]
-
-        def insert() -> list[tuple[Any, ...]]:
-            return transaction.execute(_KEEP, asked).fetchall()
-
-        found = placing(transaction, "late_readings", first["event_time"], insert)
-        return _chosen(first, found, keep=True).select(LATE.names())
+        return _chosen(first, transaction.execute(_KEEP, asked).fetchall(), keep=True).select(LATE.names())
 
 
 def _columns(late: pl.DataFrame) -> list[list[Any]]:

@@ -13,7 +13,6 @@ from psycopg import sql
 
 from connectors import timescale_connection
 from connectors.timescale_connection import Connection
-from connectors.timescale_partitions import placing
 from connectors.timescale_rows import ROWS_AT_ONCE
 from schemas.errors import OperatorError
 from schemas.log import Landing
@@ -43,7 +42,6 @@ class RawWriter:
 
     def __init__(self, claim: Claim, table: str) -> None:
         self._claim = claim
-        self._table = table
         self._copy = sql.SQL("copy {} ({}) from stdin (format binary)").format(
             sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, _COLUMNS))
         )
@@ -54,7 +52,7 @@ class RawWriter:
     def write(self, transaction: Connection, items: Sequence[Landing], counts: Counts) -> Counts:
         if items:
             readings = pl.concat([item.readings for item in items])
-            placing(transaction, self._table, readings["event_time"], lambda: self._land(transaction, readings))
+            self._land(transaction, readings)
             self._count_days(transaction, readings)
         return counts
 
