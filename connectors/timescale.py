@@ -21,6 +21,7 @@ from connectors import timescale_connection
 from connectors.checkpoint import Standing
 from connectors.timescale_connection import Connection
 from connectors.timescale_outage import Outage
+from connectors.timescale_partitions import MISSING_MAX, make_missing
 from schemas.errors import FencedOff, OperatorError
 from schemas.progress import Anchor, Claim, Counts, Judged, Progress
 from schemas.settings import DatabaseSettings
@@ -137,10 +138,17 @@ class TimescaleStore:
     def seal(self, claim: Claim, before: Progress, after: Progress, work: Callable[[Connection], Counts]) -> None:
         """Move progress from ``before`` to ``after`` with what ``work`` writes, in one transaction, once."""
         outage = Outage(self._conninfo, self._outage_max_secs)
+        missing = 0
         while True:
             try:
                 connection = self._connection(timescale_connection.connect)
-                self._try_to_seal(connection, claim, before, after, work, again=outage.began)
+                try:
+                    self._try_to_seal(connection, claim, before, after, work, again=outage.began)
+                except psycopg.errors.CheckViolation as error:
+                    missing += 1
+                    if missing > MISSING_MAX or not make_missing(connection, error):
+                        raise
+                    continue
             except timescale_connection.GONE as error:
                 self.close()
                 outage.wait(error)

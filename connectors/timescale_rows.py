@@ -40,6 +40,7 @@ _BUCKET: Final = Column("bucket", pl.Int64(), "timestamptz")
 _REVISION: Final = Column("revision", pl.Int64(), "int")
 _TABLE: Final = (*_KEY_COLUMNS, _BUCKET, *COLUMNS, _REVISION)
 ROWS_AT_ONCE: Final = 10_000  # rows of a frame that are Python objects at a time: a million would take a gigabyte
+_INSTANT: Final = sql.SQL("timestamptz 'epoch' + %b::bigint * interval '1 millisecond'")
 _ROUNDS_MAX: Final = 10  # each is another writer that inserted one of our keys between two of our statements
 
 _EPOCH_2000_MS: Final = 946_684_800_000
@@ -66,22 +67,28 @@ class RollupRows:
         self._select = _composed(
             "select {own} from unnest({arrays}) as k ({keys}) join {table} as r "
             "on r.device_id = k.device_id and r.metric = k.metric and r.bucket = {bucket} "
+            "where r.bucket between {first} and {last} "
             "order by r.device_id, r.metric, r.bucket for update of r",
             name,
             own=_joined(_read(column) for column in _TABLE),
             arrays=_arrays((*_KEY_COLUMNS, _BUCKET)),
             keys=_names((*_KEY_COLUMNS, _BUCKET)),
             bucket=_written(_BUCKET, "k"),
+            first=_INSTANT,
+            last=_INSTANT,
         )
         values = (*COLUMNS, _REVISION)
         self._update = _composed(
             "update {table} as r set {assigned} from unnest({arrays}) as k ({names}) "
-            "where r.device_id = k.device_id and r.metric = k.metric and r.bucket = {bucket}",
+            "where r.device_id = k.device_id and r.metric = k.metric and r.bucket = {bucket} "
+            "and r.bucket between {first} and {last}",
             name,
             assigned=_joined(sql.SQL("{} = {}").format(sql.Identifier(c.name), _written(c, "k")) for c in values),
             arrays=_arrays(_TABLE),
             names=_names(_TABLE),
             bucket=_written(_BUCKET, "k"),
+            first=_INSTANT,
+            last=_INSTANT,
         )
         self._insert = _composed(
             "insert into {table} ({names}) select {all} from unnest({arrays}) as k ({names}) "
@@ -122,7 +129,7 @@ class RollupRows:
             changed = [_folded(row, left[key], late) for key, row in found.items()]
             made = [_made(key, partials, late) for key, partials in left.items() if key not in found]
             if changed:
-                transaction.execute(self._update, _transposed(changed))
+                transaction.execute(self._update, [*_transposed(changed), *_span(map(_key, changed))])
             inserted = {Key(*key) for key in transaction.execute(self._insert, _transposed(made))} if made else set()
             rows += changed + [row for row in made if _key(row) in inserted]
             met += len(changed)
@@ -130,10 +137,10 @@ class RollupRows:
         raise psycopg.OperationalError("other transactions insert the same rows again and again")
 
     def _locked(self, transaction: Connection, keys: Iterable[Key]) -> dict[Key, Row]:
-        arrays = [list(values) for values in zip(*keys, strict=True)]
-        rows = (
-            dict(zip((c.name for c in _TABLE), row, strict=True)) for row in transaction.execute(self._select, arrays)
-        )
+        keys = list(keys)
+        arguments = [*(list(values) for values in zip(*keys, strict=True)), *_span(keys)]
+        found = transaction.execute(self._select, arguments)
+        rows = (dict(zip((c.name for c in _TABLE), row, strict=True)) for row in found)
         return {_key(row): row for row in rows}
 
 
@@ -174,6 +181,12 @@ def _as_sent(rollups: pl.DataFrame) -> pl.DataFrame:
 
 def _key(row: Row) -> Key:
     return Key(row["device_id"], row["metric"], row["bucket"])
+
+
+def _span(keys: Iterable[Key]) -> tuple[int, int]:
+    """The first and the last bucket: as constants, they spare the planner every partition that lies outside."""
+    buckets = [key.bucket for key in keys]
+    return min(buckets), max(buckets)
 
 
 def _folded(row: Row, partials: Sequence[Partial], late: bool) -> Row:
