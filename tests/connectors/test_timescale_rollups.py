@@ -215,6 +215,8 @@ def test_a_row_that_another_is_about_to_write_is_not_overwritten(migrated_url: s
     claim = claimed(of)
     insert, instant = f"insert into rollups_1m values {ROW}".encode(), {"s": FIRST_BUCKET / 1000}
     with psycopg.connect(migrated_url) as other:
+        other.execute("select make_partitions('rollups_1m', array[to_timestamp(%(s)s)])", instant)
+        other.commit()
         other.execute(insert, instant)
         if exists:
             other.commit()

@@ -129,6 +129,7 @@ def test_late_readings_are_told_apart_by_their_bits_and_their_flow(database_url:
     migrate(database_url)
     insert = "insert into late_readings values ('d', 'm', 'epoch', %s, %s, 0, 0, now()) on conflict do nothing"
     with psycopg.connect(database_url) as connection:
+        connection.execute("select make_partitions('late_readings', array['epoch'::timestamptz])")
         for value, flow, new in [(0.0, "a", 1), (-0.0, "a", 1), (0.0, "b", 1), (0.0, "a", 0), (-0.0, "b", 1)]:
             assert connection.execute(insert, [value, flow]).rowcount == new
 
