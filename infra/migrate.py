@@ -14,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="./justw migrate", description=__doc__)
     add_settings_option(parser)
     conninfo = chosen_settings(parser.parse_args(arguments), "DATABASE_URL").database.conninfo
-    applied = migrate(conninfo)
+    applied = migrate(conninfo, say=lambda words: print(f"note: {words}"))
     for one in applied:
         print(f"applied {one.name}")
     if not applied:

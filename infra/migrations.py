@@ -7,12 +7,13 @@ refused: what it did cannot be known. To change a table, add a file.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import psycopg
+from psycopg.errors import Diagnostic
 
 from connectors import timescale_connection
 from connectors.timescale_connection import Connection
@@ -49,11 +50,15 @@ def migrations(folder: Path = MIGRATIONS) -> list[Migration]:
     return [found[number] for number in sorted(found)]
 
 
-def migrate(conninfo: str, folder: Path = MIGRATIONS) -> list[Migration]:
-    """Apply what is missing; answers with what was applied. Raises ``OperatorError``."""
+def migrate(conninfo: str, folder: Path = MIGRATIONS, say: Callable[[str], None] = lambda _: None) -> list[Migration]:
+    """Apply what is missing; answers with what was applied. ``say`` hears the notices that migrations raise.
+
+    Raises ``OperatorError``.
+    """
     wanted = migrations(folder)
     applied: list[Migration] = []
     with timescale_connection.connect_or_say(conninfo, "ionwax migrate") as connection:
+        connection.add_notice_handler(lambda notice: _pass_on(notice, say))
         try:
             while (next_one := _apply_next(connection, wanted)) is not None:
                 applied.append(next_one)
@@ -64,6 +69,12 @@ def migrate(conninfo: str, folder: Path = MIGRATIONS) -> list[Migration]:
         except psycopg.errors.InsufficientPrivilege as error:
             raise OperatorError(f"This database user may not make tables: {error.diag.message_primary}.") from None
     return applied
+
+
+def _pass_on(notice: Diagnostic, say: Callable[[str], None]) -> None:
+    """Say what a migration says to people; the server's own remarks (a table exists already) have another code."""
+    if notice.severity_nonlocalized == "NOTICE" and notice.sqlstate == "00000":
+        say(notice.message_primary or "")
 
 
 def _apply_next(connection: Connection, wanted: Sequence[Migration]) -> Migration | None:
