@@ -5,7 +5,6 @@ beyond it, or has not begun.
 """
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import polars as pl
 import psycopg
@@ -99,7 +98,7 @@ class Flows:
 
     def tick(self) -> None:
         """A record comes that brings nothing but its offset."""
-        claim, _, before = self.rollups
+        before = self.rollups[2]
         after = replace(before, position=before.position + 1, resume=before.position + 1)
         nothing = drawn.without_rows(self.items[0])
         self._seal(replace(nothing, progress=after, counts=Counts(ticks=1)))
