@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dataflows.anomalies.protocol import Detector, Rollups, blank, bytes_per_series, grown
 from dataflows.anomalies.registry import DETECTORS
-from tests.dataflows.anomalies.feeding import Said, Series, feed, judge, minutely, steps
+from tests.dataflows.anomalies.feeding import Said, Series, feed, judge, minutely, steps, watched
 
 EVERY = pytest.mark.parametrize("detector", DETECTORS.values(), ids=DETECTORS)
 UNIT_FREE = pytest.mark.parametrize(
@@ -71,6 +71,19 @@ def test_series_do_not_influence_each_other(detector: Detector, many: list[Serie
     together = feed(detector, many)
     for place, series in enumerate(many):
         assert_equal(feed(detector, [series])[0], together[place])
+
+
+@EVERY
+@THOROUGH
+@given(many=st.lists(one_series(rows_max=130), min_size=2, max_size=4))
+def test_absence_is_judged_alone_too(detector: Detector, many: list[Series]) -> None:
+    """Where every minute closes, with rollups in it or not, what is said of a series is its own affair, said once a
+    minute at most."""
+    together = watched(detector, many, 300)
+    for place, series in enumerate(many):
+        minutes = [minute for minute, _ in together[place]]
+        assert sorted(set(minutes)) == minutes
+        assert watched(detector, [series], 300)[0] == together[place]
 
 
 @EVERY
