@@ -14,6 +14,8 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from schemas.mqtt_filters import filter_of, overlap
+
 DAY_SECS: Final = 86_400
 YEARS_SECS: Final = 10 * 366 * DAY_SECS  # bounds what nobody needs longer, and keeps sums of times far from overflow
 
@@ -155,6 +157,29 @@ class ArchiveSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=
     tells_copies: bool = True  # where the archive runs, late readings wait until it has passed them
 
 
+class FlagSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: Plain = "anomaly_flags"
+    start: Literal["earliest", "latest"] = "earliest"  # where a partition without progress begins
+    table: Table = "anomaly_flags"
+    topic: Topic = "anomalies"
+    rules_file: Text = "rules.yaml"  # beside the settings file, unless it is absolute
+    snapshot_every_secs: SomeSecs = 300
+    forget_after_hours: Annotated[int, Meta(ge=1, le=87_600)] = 168
+    series_max: Count = 1_000_000  # per partition
+    alerts: bool = True
+    alert_topic: Text = "alerts/{device_id}"
+    alert_client_id: Plain = "ionwax-alerts"
+    alert_age_max_hours: Annotated[int, Meta(ge=1, le=87_600)] = 24  # older anomalies page nobody
+
+    def __post_init__(self) -> None:
+        if "{device_id}" not in self.alert_topic or re.search(r"[{}]", self.alert_topic.replace("{device_id}", "")):
+            raise ValueError(
+                "alert_topic must name {device_id}, and nothing else in braces, as alerts/{device_id} does"
+            )
+        if re.search("[+#\0]", self.alert_topic) or len(self.alert_topic.encode()) > 4_096:
+            raise ValueError("alert_topic holds +, # or NUL, or is too long: it is published to, not subscribed to")
+
+
 class MetricsSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     host: Text = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 0  # of the first process; each further one of a flow adds its index
@@ -171,6 +196,7 @@ class Settings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     flow: FlowSettings = FlowSettings()
     output: OutputSettings = OutputSettings()
     archive: ArchiveSettings = ArchiveSettings()
+    flags: FlagSettings = FlagSettings()
     metrics: MetricsSettings = MetricsSettings()
 
     def __post_init__(self) -> None:
@@ -178,6 +204,16 @@ class Settings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError("output.topic is one of kafka.events_topic and kafka.dead_letter_topic; give it its own")
         if self.archive.name == self.flow.name or self.archive.table == self.output.table:
             raise ValueError("archive.name and archive.table are other than flow.name and output.table")
+        others = (self.kafka.events_topic, self.kafka.dead_letter_topic, self.output.topic)
+        if self.flags.topic in others or self.flags.table in (self.output.table, self.archive.table):
+            raise ValueError("flags.topic or flags.table is that of another flow; give it its own")
+        if self.flags.name in (self.flow.name, self.archive.name):
+            raise ValueError("flags.name is other than flow.name and archive.name")
+        if self.flags.alerts and overlap(filter_of(self.mqtt.topic), filter_of(self.flags.alert_topic)):
+            raise ValueError(
+                "mqtt.topic would receive what is sent to flags.alert_topic, ingest its own alerts: let one of them "
+                "begin with another word, or set flags.alerts to false"
+            )
 
     def to_builtins(self) -> dict[str, Any]:
         """The settings as plain values, secrets included: for digests and tests, never for a log."""
