@@ -84,9 +84,16 @@ class ArrivalsDecoder:
         places = self._places
         forms = list(map(self._form, arrivals.payloads, arrivals.content_types))
         telemetry = self._passed(arrivals.payloads, forms)
-        for topic, payload, form, passed_on, ingest_time in zip(
-            arrivals.topics, arrivals.payloads, forms, telemetry, arrivals.ingest_times, strict=True
-        ):
+        rows = zip(
+            arrivals.topics,
+            arrivals.payloads,
+            arrivals.content_types,
+            forms,
+            telemetry,
+            arrivals.ingest_times,
+            strict=True,
+        )
+        for topic, payload, content_type, form, passed_on, ingest_time in rows:
             place = places.get((worker, topic)) or self._remember(worker, topic)
             flaw: Flaw | None
             if isinstance(form, Flaw):
@@ -98,7 +105,7 @@ class ArrivalsDecoder:
             else:
                 flaw = self._decode_payload(decoded, place, payload, form, ingest_time)
             if flaw is not None:
-                where = (("source-topic", header_text(topic)), ("ingest-node-id", worker.encode()))
+                where = _origin(topic, worker, content_type)
                 limit = self._payload_bytes_max
                 decoded.records.append(dead_letter(self._dead_letter_topic, payload, flaw, where, limit, ingest_time))
                 decoded.dead_letters[flaw.reason] += 1
@@ -220,6 +227,12 @@ class ArrivalsDecoder:
         others = tuple((name, captures[name].encode()) for name in self._template.headers)
         headers = (("device-id", key), ("schema-version", SCHEMA_VERSION), ("ingest-node-id", worker.encode()), *others)
         return _Place(captures, device_id, key, headers)
+
+
+def _origin(topic: str, worker: str, content_type: str | None) -> Headers:
+    """Headers of a dead letter: what it takes to decode it again, and who refused it."""
+    where = (("source-topic", header_text(topic)), ("ingest-node-id", worker.encode()))
+    return where if content_type is None else (*where, ("content-type", header_text(content_type)))
 
 
 def _joined(flaws: list[tuple[int, Flaw]], messages: int) -> Flaw:
