@@ -12,7 +12,7 @@ from pathlib import Path
 from connectors.kafka import KafkaLog
 from infra.settings_option import add_settings_option, chosen_settings
 from infra.sql import table
-from infra.verify import ledger, reading, replay, sent
+from infra.verify import archive, ledger, reading, replay, sent
 from infra.verify.finding import Finding
 from infra.verify.ledger import Books
 from schemas.errors import OperatorError
@@ -59,6 +59,10 @@ def check(
     show(books, log, settings)
     yield from ledger.check_books(books)
     yield from ledger.check_log(books, log)
+    if (archived := archive.read_archive(settings)) is not None:
+        show_archive(archived, log, settings)
+        yield from archive.check_archive(archived)
+        yield from ledger.check_log(archived.books, log)
     if deep:
         yield from check_rows(settings, books, log, since_ms)
     if sent_path is not None:
@@ -79,12 +83,30 @@ def show(books: Books, log: KafkaLog, settings: Settings) -> None:
     print(*table(["day (UTC)", "partition", "in the ledger", "in rows"], lines), sep="\n", end="\n\n")
 
 
+def show_archive(archived: archive.Archived, log: KafkaLog, settings: Settings) -> None:
+    print(f"{settings.archive.name}: {log.topic} → {settings.archive.table}\n")
+    header = ["partition", "from", "position", "behind", *LEDGER[:5], "in rows"]
+    rows = [
+        [
+            one.partition,
+            one.start,
+            one.position,
+            log.bounds(one.partition)[1] - one.position,
+            *astuple(one.counts)[:5],
+            archive.rows_of(archived, one),
+        ]
+        for one in archived.books.accounts
+    ]
+    print(*table(header, rows), sep="\n", end="\n\n")
+
+
 def check_rows(settings: Settings, books: Books, log: KafkaLog, since_ms: int) -> Iterator[Finding]:
     """The log replayed by other code, and every row compared."""
+    told = archive.told(settings)
     expected: dict[replay.Key, replay._Sums] = {}
     home: dict[replay.Key, int] = {}
     for account in books.accounts:
-        again = replay.Replay(settings)
+        again = replay.Replay(settings, None if told is None else told[account.partition])
         begin, since_ms = _begin(settings, account.partition, account.start, log, since_ms)
         for record in reading.records(settings, log.topic, account.partition, begin, account.position):
             again.read(record)

@@ -29,7 +29,7 @@ _PARTITIONS = """
     from progress join ledger using (flow, topic, partition)
     where flow = %s and topic = %s order by partition
 """
-_DAYS = "select partition, day, counted, late from ledger_days where flow = %s and topic = %s order by day, partition"
+DAYS = "select partition, day, counted, late from ledger_days where flow = %s and topic = %s order by day, partition"
 _LATE = "select partition, count(*) from late_readings where flow = %s group by partition"
 _TABLE = "select (bucket at time zone 'utc')::date, sum(count)::bigint, sum(revision)::bigint from {} group by 1"
 _BY_DEVICE = "select device_id, sum(count)::bigint from {} where (bucket at time zone 'utc')::date = %s group by 1"
@@ -83,9 +83,9 @@ def read_books(conninfo: str, flow: str, topic: str, table: str) -> Books:
 
 
 def _read(connection: Connection, flow: str, topic: str, table: sql.Identifier) -> Books:
-    accounts = [_account(row) for row in connection.execute(_PARTITIONS, [flow, topic])]
+    accounts = read_accounts(connection, flow, topic)
     ledger: dict[date, dict[int, tuple[int, int]]] = defaultdict(dict)
-    for partition, day, counted, late in connection.execute(_DAYS, [flow, topic]):
+    for partition, day, counted, late in connection.execute(DAYS, [flow, topic]):
         ledger[day][partition] = (counted, late)
     rows = {day: (count, revisions) for day, count, revisions in connection.execute(sql.SQL(_TABLE).format(table))}
     days = [Day(day, *rows.get(day, (0, 0)), ledger.get(day, {})) for day in sorted(rows.keys() | ledger.keys())]
@@ -97,6 +97,11 @@ def _read(connection: Connection, flow: str, topic: str, table: sql.Identifier) 
     return Books(accounts, days, dict(connection.execute(_LATE, [flow]).fetchall()), by_device)
 
 
+def read_accounts(connection: Connection, flow: str, topic: str) -> list[Account]:
+    """Progress and ledger of a flow, by partition."""
+    return [_account(row) for row in connection.execute(_PARTITIONS, [flow, topic])]
+
+
 def _account(row: Sequence[Any]) -> Account:
     partition, start, position, resume, topic_id, offset, timestamp, checksum, *counts = row
     anchor = None if offset is None else Anchor(offset, timestamp, checksum)
@@ -106,7 +111,7 @@ def _account(row: Sequence[Any]) -> Account:
 def check_books(books: Books) -> Iterator[Finding]:
     """What the database says against itself."""
     for account in books.accounts:
-        yield from _check_account(account, books)
+        yield from check_account(account, books)
     for day in books.days:
         if day.in_rows != day.in_ledger:
             yield from _locate(day, books)
@@ -115,7 +120,7 @@ def check_books(books: Books) -> Iterator[Finding]:
             yield Finding(f"rows were revised {day.revisions} times, the ledger has {late} late readings", day=day.day)
 
 
-def _check_account(account: Account, books: Books) -> Iterator[Finding]:
+def check_account(account: Account, books: Books) -> Iterator[Finding]:
     partition, counts = account.partition, account.counts
     covered = account.position - account.start
     if counts.offsets != covered:

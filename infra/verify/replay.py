@@ -72,11 +72,23 @@ class _Sums:
         return Row(count, mean, m2, min(self.values), max(self.values), first, last, first_ts, last_ts)
 
 
+class Told(NamedTuple):
+    """Late readings, by offset and metric: those that were counted, and those that wait for the raw archive."""
+
+    counted: set[tuple[int, str]]
+    waiting: set[tuple[int, str]]
+
+
 @dataclass
 class Replay:
-    """Reads one partition's records in order. ``rows`` are those of closed windows, late readings in them."""
+    """Reads one partition's records in order. ``rows`` are those of closed windows, late readings in them.
+
+    Where an archive ran, ``told`` says what became of late readings. It is believed of copies alone: one may have been
+    told apart, or counted before the archive began. A late reading without a copy before it counts in any case.
+    """
 
     settings: Settings
+    told: Told | None = None
     rows: dict[Key, _Sums] = field(default_factory=dict)
     closed_until: int | None = None
     _open: dict[int, dict[tuple[str, str, int, bytes], tuple[int, float]]] = field(default_factory=dict)
@@ -84,6 +96,7 @@ class Replay:
     _beyond: dict[int, int] = field(default_factory=dict)  # window of min(event, append) − lateness → earliest append
     _ticks: dict[str, int] = field(default_factory=dict)
     _late: set[tuple[str, str, int, bytes]] = field(default_factory=set)
+    _seen: set[int] = field(default_factory=set)  # hashes of identities, where copies are told apart
 
     def __post_init__(self) -> None:
         windows = self.settings.windows
@@ -120,15 +133,24 @@ class Replay:
             identity = (message.device_id, name, ts, pack("<d", value))
             if not is_late:
                 self._open.setdefault(window, {}).setdefault(identity, (record.offset, value))
-            elif identity not in self._late:
+            elif identity not in self._late and self._counts(record.offset, name, hash(identity)):
                 self._late.add(identity)
                 sums = self.rows.setdefault((message.device_id, name, window), _Sums())
                 sums.add(record.offset, ts, value)
+            if self.told is not None:
+                self._seen.add(hash(identity))
         if not is_late:
             self._newest_append[window] = max(append, self._newest_append.get(window, append))
         reached = min(ts, append) - self._lateness
         boundary = reached - reached % self._length  # windows that end at or before it have a reading beyond theirs
         self._beyond[boundary] = min(append, self._beyond.get(boundary, append))
+
+    def _counts(self, offset: int, metric: str, identity: int) -> bool:
+        """Whether a late reading is in its row by now."""
+        if self.told is None:
+            return True
+        place = (offset, metric)
+        return place not in self.told.waiting and (identity not in self._seen or place in self.told.counted)
 
     def _next_end(self) -> int | None:
         if self.closed_until is not None:
