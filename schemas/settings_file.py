@@ -10,17 +10,17 @@ secrets. Guarantee: what is wrong is named by line and path, all of it at once.
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, Final, get_type_hints
 from urllib.parse import unquote, urlsplit
 
 import msgspec
-import yaml
 
 from schemas.errors import OperatorError
 from schemas.settings import Section, Settings
 from schemas.settings_names import unknown
+from schemas.yaml_file import Problem, in_words, message, read
 
 OVERRIDES: Final[Mapping[str, tuple[str, str]]] = {
     "MQTT_URL": ("mqtt", "url"),
@@ -28,25 +28,8 @@ OVERRIDES: Final[Mapping[str, tuple[str, str]]] = {
     "DATABASE_URL": ("database", "conninfo"),
     "METRICS_PORT": ("metrics", "port"),
 }
-FILE_BYTES_MAX: Final = 1_048_576
 
-_TYPES: Final = {
-    "int": "a whole number",
-    "float": "a number",
-    "str": "text",
-    "bool": "true or false",
-    "null": "nothing",
-    "object": "names with values",
-    "array": "a list",
-}
 _REFERENCE: Final = re.compile(r"\$(\$\{|\{([A-Za-z_][A-Za-z0-9_]*)\}|\{)")
-
-
-class Problem(NamedTuple):
-    """Something wrong in the file: the dotted path of the setting, and what."""
-
-    path: tuple[str, ...]
-    words: str
 
 
 def load_settings(path: str | Path) -> Settings:
@@ -59,7 +42,7 @@ def load(path: str | Path, environ: Mapping[str, str], unused: Collection[str] =
 
     ``unused`` sections may name what the environment lacks: such a setting keeps its default.
     """
-    document, lines = _read(Path(path))
+    document, lines = read(Path(path), "settings file", "infra/settings/demo.yaml")
     for name, (section, key) in OVERRIDES.items():
         if environ.get(name):
             section_of_file = document.setdefault(section, {})
@@ -71,82 +54,9 @@ def load(path: str | Path, environ: Mapping[str, str], unused: Collection[str] =
             document[section] = {key: value for key, value in given.items() if not _lacks(value, environ)}
     settings = _section(Settings, (), document, environ, problems)
     if problems or settings is None:
-        raise OperatorError(_message(Path(path), problems, lines))
+        raise OperatorError(message(Path(path), problems, lines))
     assert isinstance(settings, Settings)
     return settings
-
-
-def _message(path: Path, problems: list[Problem], lines: Mapping[tuple[str, ...], int]) -> str:
-    words = []
-    for problem in problems:
-        line = next(
-            (lines[problem.path[:n]] for n in range(len(problem.path), 0, -1) if problem.path[:n] in lines), None
-        )
-        where = str(path) if line is None else f"{path}:{line}"
-        words.append(": ".join(filter(None, (where, ".".join(problem.path), problem.words))))
-    return "\n".join(words)
-
-
-# The file
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which no key stands twice: of two values one would be ignored without a word."""
-
-
-def _read(path: Path) -> tuple[dict[Any, Any], dict[tuple[str, ...], int]]:
-    """The document, and the line of each of its paths."""
-    loader = None
-    try:
-        loader = _Loader(_bytes(path))
-        node = loader.get_single_node()
-        lines = dict(_lines(node, ()))
-        document = None if node is None else loader.construct_document(node)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        # Nothing between quotes: it may be a piece of a password that YAML takes for an alias or a tag.
-        problem = re.split("[\"']", error.problem or "cannot be read")[0].strip()
-        raise OperatorError(f"{path}:{line}: not YAML: {problem}; values with special characters need quotes") from None
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise OperatorError(f"{path}: not YAML: it cannot be read as text, or is nested too deeply") from None
-    finally:
-        if loader is not None:
-            loader.dispose()
-    if document is None:
-        raise OperatorError(f"{path}: is empty; give at least one setting, as in infra/settings/demo.yaml")
-    if not isinstance(document, dict):
-        raise OperatorError(f"{path}: holds no sections; begin as infra/settings/demo.yaml does")
-    return {section: {} if value is None else value for section, value in document.items()}, lines
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        others = sorted(str(other) for other in path.parent.glob("*.yaml"))
-        there = f"; there are {', '.join(others)}" if others else ""
-        raise OperatorError(f"{path}: no such settings file{there}") from None
-    except OSError as error:
-        raise OperatorError(f"{path}: cannot be read: {error.strerror}") from None
-    if len(content) > FILE_BYTES_MAX:
-        raise OperatorError(f"{path}: is no settings file: larger than {FILE_BYTES_MAX} bytes")
-    return content
-
-
-def _lines(node: yaml.Node | None, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
-    """Path and line of each key, as deep as settings go. Raises where a key stands twice in one mapping."""
-    if not isinstance(node, yaml.MappingNode) or len(path) > 4:
-        return
-    seen = set()
-    for key, value in node.value:
-        if key.value in seen and isinstance(key, yaml.ScalarNode):
-            raise yaml.constructor.ConstructorError(None, None, "this key stands twice", key.start_mark)
-        seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
-        yield (*path, str(key.value)), key.start_mark.line + 1
-        yield from _lines(value, (*path, str(key.value)))
-
-
-# Its values
 
 
 def _section(
@@ -185,20 +95,8 @@ def _value(kind: Any, path: tuple[str, ...], given: Any, environ: Mapping[str, s
         # What comes from the environment is text: there "4" may be a number.
         return msgspec.convert(value, kind, strict=value is given)
     except msgspec.ValidationError as error:
-        problems.append(Problem(path, _words(kind, error)))
+        problems.append(Problem(path, in_words(kind, error)))
         return None
-
-
-def _words(kind: Any, error: msgspec.ValidationError) -> str:
-    """The error in an operator's words, and without the value."""
-    words = str(error).partition(" - at")[0]
-    if get_origin(kind) is Literal:
-        return f"give one of {', '.join(map(str, get_args(kind)))}"
-    if words.startswith(("Expected `str`, got", "Expected `str | null`, got")):
-        return "expected text; put the value in quotes"
-    words = words.replace("`bool | int | float | str`", "a single value")
-    words = re.sub("`([a-z]+)`", lambda name: _TYPES.get(name[1], name[1]), words)
-    return words[:1].lower() + words[1:]
 
 
 def _filled(given: Any, path: tuple[str, ...], environ: Mapping[str, str], problems: list[Problem]) -> Any:

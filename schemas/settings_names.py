@@ -1,6 +1,6 @@
 """What to say about a setting that does not exist: the right unit, or the nearest right name, with its path."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from difflib import get_close_matches
 from typing import Any, Final, get_type_hints
 
@@ -31,18 +31,23 @@ _UNITS: Final = {
 
 def unknown(path: tuple[str, ...], value: Any) -> str:
     """Why ``path`` is no setting, and what was probably meant. The ``value`` is only repeated as a number."""
-    names = [other for other in setting_paths() if other[:-1] == path[:-1]]
-    for other in names:
-        if words := _other_unit(path[-1], other[-1], value):
-            return words
     siblings = {other[len(path) - 1]: other for other in setting_paths(sections=True) if other[:-1] == path[:-1]}
-    if near := get_close_matches(path[-1], siblings, n=1):
-        return f"no such setting; did you mean {near[0]}?"
+    if words := near_miss(path[-1], value, siblings):
+        return words
     elsewhere = {".".join(other): other for other in setting_paths()}
     same = [dotted for dotted, other in elsewhere.items() if other[-1] == path[-1]]
     if near := same or get_close_matches(".".join(path), elsewhere, n=1, cutoff=0.75):
         return f"no such setting; did you mean {near[0]}?"
     return f"no such setting; there are {', '.join(siblings)}"
+
+
+def near_miss(name: str, value: Any, siblings: Collection[str]) -> str | None:
+    """Which of ``siblings`` was meant by ``name``: the same in another unit, or nearly the same."""
+    for other in siblings:
+        if words := _other_unit(name, other, value):
+            return words
+    near = get_close_matches(name, siblings, n=1)
+    return f"no such setting; did you mean {near[0]}?" if near else None
 
 
 def _other_unit(name: str, right: str, value: Any) -> str | None:
