@@ -33,6 +33,10 @@ class LogReader(Protocol):
         """
         ...
 
+    def end(self) -> int | None:
+        """The next offset the log will give, as far as the reader has heard, without asking; None before it has."""
+        ...
+
     def close(self) -> None: ...
 
 

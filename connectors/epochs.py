@@ -1,7 +1,8 @@
-"""How long an epoch lasts, in milliseconds: what the engine's command line can say in whole seconds only.
+"""What ``python -m bytewax.run`` was told: how long an epoch lasts, which process of a cluster this is.
 
-It matters because acknowledgements go out once an epoch: a broker that lets 100 messages be in flight (rumqttd;
-mosquitto by default 20) passes 100 messages an epoch, so a second is far too long.
+An epoch can last milliseconds, which the engine's command line can say in whole seconds only. It matters because
+acknowledgements go out once an epoch: a broker that lets 100 messages be in flight (rumqttd; mosquitto by default 20)
+passes 100 messages an epoch, so a second is far too long.
 """
 
 import sys
@@ -16,7 +17,17 @@ def last(interval_ms: int) -> None:
     of its main module, calls the factory, and starts; nothing of the engine is touched. Elsewhere, as in a test or
     under ``bytewax.run.cli_main``, the caller says how long an epoch lasts, and this does nothing.
     """
+    if (arguments := _arguments()) is not None:
+        arguments["epoch_interval"] = timedelta(milliseconds=interval_ms)
+
+
+def process_index() -> int:
+    """Which process of its cluster this is (``-i``); 0 where it is alone."""
+    return (_arguments() or {}).get("process_id") or 0
+
+
+def _arguments() -> dict[str, Any] | None:
     main: Any = sys.modules.get("__main__")
     arguments = getattr(main, "kwargs", None)
-    if getattr(getattr(main, "__spec__", None), "name", None) == "bytewax.run" and isinstance(arguments, dict):
-        arguments["epoch_interval"] = timedelta(milliseconds=interval_ms)
+    ours = getattr(getattr(main, "__spec__", None), "name", None) == "bytewax.run" and isinstance(arguments, dict)
+    return arguments if ours else None

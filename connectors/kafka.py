@@ -147,6 +147,11 @@ class KafkaReader:
             anchor=_anchor(messages[-1]),
         )
 
+    def end(self) -> int | None:
+        """The end of the log as of the last answer to a fetch."""
+        found = self._consumer.get_watermark_offsets(TopicPartition(self._topic, self._partition), cached=True)
+        return found[1] if found and found[1] >= 0 else None
+
     def close(self) -> None:
         self._mirror(now=True)
         self._consumer.close()

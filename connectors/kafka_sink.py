@@ -13,7 +13,8 @@ from typing import Any, Final
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from connectors import kafka_client, stopping
+from connectors import kafka_client, metering, stopping
+from connectors.health import HEALTH
 from connectors.stopping import speaking
 from schemas.errors import OperatorError
 from schemas.record import Record
@@ -24,6 +25,8 @@ log = logging.getLogger("ionwax.kafka")
 STOP_SECS: Final = 8.0  # how long a process that was asked to stop still waits for a server that is away
 WAIT_SECS: Final = 0.5
 SAY_SECS: Final = 15.0  # how often a wait says that it is still waiting
+AWAY_SECS_MAX: Final = 86_400.0  # message.timeout.ms
+SERVER: Final = "Kafka"
 
 
 class Publisher:
@@ -66,6 +69,9 @@ class Publisher:
             self._go_on(wait, left)
         if self._failed is not None:
             raise self._failed
+        HEALTH.back(SERVER)
+        if self.sent > self.flushed:
+            metering.flushed(self.sent - self.flushed)
         self.flushed = self.sent
 
     def _go_on(self, wait: "_Wait", left: int) -> None:
@@ -111,6 +117,7 @@ class _Wait:
 
     def goes_on(self, left: int) -> None:
         now = time.monotonic()
+        HEALTH.away(SERVER, AWAY_SECS_MAX)
         if now >= self._say_at:
             log.warning("Kafka at %s is away; %d records wait for it", self._servers, left)
             self._say_at = now + SAY_SECS

@@ -7,13 +7,14 @@ sink: Bytewax calls the first ``next_batch`` after a ``snapshot`` only then (FAC
 acknowledged nothing that it had not written; the broker sends the rest again, marked DUP.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
 from connectors import resting, stopping
+from connectors.health import HEALTH
 from connectors.mqtt_client import MqttClient
 from connectors.stopping import speaking
 from schemas.arrivals import Arrivals, Tick
@@ -28,30 +29,35 @@ class MqttSource(FixedPartitionedSource[Arrivals | Tick, None]):
     """One part an MQTT client, named as the client is: a fixed number, whatever the number of Bytewax workers.
 
     ``topic_filter`` is an MQTT filter; with more than one client the subscription is shared among them.
+    ``workers`` are those of this process, all where none are given.
     """
 
-    def __init__(self, settings: MqttSettings, topic_filter: str) -> None:
+    def __init__(self, settings: MqttSettings, topic_filter: str, workers: Sequence[str] | None = None) -> None:
         self._settings = settings
+        self._workers = settings.workers if workers is None else workers
         shared = f"$share/{settings.share_name}/{topic_filter}"
         self._topic_filter = shared if settings.clients > 1 else topic_filter
 
     def list_parts(self) -> list[str]:
-        return list(self._settings.workers)
+        return list(self._workers)
 
     @speaking
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> "MqttPart":  # noqa: ARG002
         """Connect. Raises ``OperatorError`` where the broker is away or refuses."""
         resting.rouse()  # for the client's thread, which inherits it
+        HEALTH.built(for_part)
         client = MqttClient(self._settings, for_part, self._topic_filter)
         client.start()
-        return MqttPart(client)
+        HEALTH.opened(for_part)
+        return MqttPart(client, for_part)
 
 
 class MqttPart(StatefulSourcePartition[Arrivals | Tick, None]):
     """The dataflow's end of one MQTT client."""
 
-    def __init__(self, client: MqttClient) -> None:
+    def __init__(self, client: MqttClient, worker: str) -> None:
         self._client = client
+        self._worker = worker
         self._poll_ms = POLL_MS_MIN
         self._owing = False  # something was handed out that no flush has followed yet
         self._epoch_ended = False
@@ -91,6 +97,8 @@ class MqttPart(StatefulSourcePartition[Arrivals | Tick, None]):
     def snapshot(self) -> None:
         self._client.snapshot()
         self._epoch_ended = True
+        HEALTH.epoch_ended(self._worker)
 
     def close(self) -> None:
+        HEALTH.closed(self._worker)
         self._client.close()

@@ -16,6 +16,7 @@ from typing import Final
 from connectors import mqtt_address
 from connectors.mqtt_connection import Connection, Refused, check_gmqtt, wall_clock_ms
 from connectors.mqtt_inbox import Acknowledgement, Inbox
+from connectors.mqtt_meter import MqttMeter
 from connectors.mqtt_publish import Publish, write_pubacks
 from schemas.arrivals import Arrivals, Tick
 from schemas.errors import OperatorError
@@ -42,6 +43,7 @@ class MqttClient:
         self._topic_filter = topic_filter
         self._address = mqtt_address.read_address(settings.url)
         self._inbox = Inbox(worker, receive_max=settings.receive_max, size_bytes_max=INBOX_BYTES_MAX)
+        self._meter = MqttMeter(self._inbox)
         self._lock = threading.Lock()
         self._started = threading.Event()
         self._subscribed = False
@@ -123,6 +125,7 @@ class MqttClient:
         finally:
             with self._lock:
                 self._inbox.disconnect()
+            self._meter.ended()
             self._loop = None
             self._started.set()
 
@@ -138,6 +141,7 @@ class MqttClient:
             if not serving.done():
                 await self._leave(serving)
                 return
+            self._meter.down()
             if (away := self._why_away(serving)) is None:
                 short_lived = short_lived + 1 if self._loop.time() - begun < STEADY_SECS else 0
                 self._say_lost(short_lived)
@@ -194,6 +198,7 @@ class MqttClient:
                 await connection.subscribe(self._topic_filter, backlog=self._session_present)
                 self._subscribed = True
             log.info("MQTT broker at %s: %s receives %s", self._address, self._worker, self._topic_filter)
+            self._meter.up()
             self._started.set()
             asking = asyncio.ensure_future(self._ask_for_ticks(connection))
             try:

@@ -15,6 +15,9 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
 from connectors import resting, stopping
 from connectors.checkpoint import Log, LogReader, ProgressStore, Standing
+from connectors.health import HEALTH
+from connectors.metering import LogMeter
+from connectors.share import read_share
 from connectors.stopping import speaking
 from schemas.errors import OperatorError
 from schemas.log import LogBatch
@@ -48,7 +51,7 @@ class ResumingSource(FixedPartitionedSource[Claim | LogBatch, None]):
         self._log = log
         self._store = store
         self._start = start
-        self._share = _read_share(share)
+        self._share = read_share(share)
         self._settle_secs = settle_secs
         self._parts: list[str] | None = None
         self._total = 0
@@ -117,9 +120,14 @@ class ResumingPart(StatefulSourcePartition[Claim | LogBatch, None]):
         self._awake_at: datetime | None = None
         self._end: int | None = None  # of the last batch; None where an empty one has followed it
         self._settle_at: datetime | None = None  # when that is due; None before the partition is at rest
+        self._name = f"{source.topic} {partition}"
+        HEALTH.built(self._name)
 
     def opened(self, claim: Claim, reader: LogReader) -> None:
         self._claim, self._reader = claim, reader
+        HEALTH.claimed(claim.flow, claim.topic, claim.partition, claim.progress.position)
+        HEALTH.opened(self._name)
+        self._meter = LogMeter(claim)
 
     @speaking
     def next_batch(self) -> list[Claim | LogBatch]:
@@ -141,6 +149,8 @@ class ResumingPart(StatefulSourcePartition[Claim | LogBatch, None]):
         resting.rouse()
         self._idle_ms, self._awake_at = 0, None
         self._end, self._settle_at = batch.end, None
+        HEALTH.read(batch.topic, self.partition, batch.end)
+        self._meter.read(batch.end, self._reader.end())
         return [batch]
 
     def next_awake(self) -> datetime | None:
@@ -148,8 +158,10 @@ class ResumingPart(StatefulSourcePartition[Claim | LogBatch, None]):
 
     def snapshot(self) -> None:
         """Nothing: progress is the sink's to commit."""
+        HEALTH.epoch_ended(self._name)
 
     def close(self) -> None:
+        HEALTH.closed(self._name)
         if self._reader is not None:
             self._reader.close()
 
@@ -162,13 +174,6 @@ class ResumingPart(StatefulSourcePartition[Claim | LogBatch, None]):
             return []
         end, self._end = self._end, None
         return [LogBatch(self._source.topic, self.partition, end, end, (), (), ())]
-
-
-def _read_share(share: str) -> tuple[int, int]:
-    mine, slash, of = share.partition("/")
-    if not (slash and mine.isdigit() and of.isdigit() and int(mine) < int(of)):
-        raise OperatorError(f'The share "{share}" must be like "0/2", the first of two, or "1/2", the second.')
-    return int(mine), int(of)
 
 
 def _refuse_other_topic(log: Log, flow: str, partition: int, topic_id: str, standing: Standing) -> None:

@@ -9,13 +9,15 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from connectors.checkpoint import Sealed, SealingStore, Writer
+from connectors.health import HEALTH
+from connectors.metering import SealMeter
 from connectors.stopping import speaking
 from schemas.progress import Claim, Counts, Progress
 
@@ -45,7 +47,8 @@ class SealingSink(FixedPartitionedSink[Claim | S, None], Generic[S, X]):
     ``parts`` are the source's ``list_parts``: with the same names a partition's source, steps and sink are on one
     worker. A commit is made at the end of an epoch that brought rows (``pace`` can let them wait for more), and
     otherwise each ``progress_every_secs`` while items come: an older progress is always right, and costs a little
-    reading again after a crash. The last commit is made at the end of the input.
+    reading again after a crash. The last commit is made at the end of the input. ``told`` hears of each commit, after
+    it, with the items whose rows were in it.
     """
 
     def __init__(
@@ -55,12 +58,14 @@ class SealingSink(FixedPartitionedSink[Claim | S, None], Generic[S, X]):
         writer: Callable[[Claim], Writer[S, X]],
         progress_every_secs: float = 10.0,
         pace: Pace = AT_ONCE,
+        told: Callable[[Claim, Sequence[S]], None] = lambda _claim, _items: None,
     ) -> None:
         self._store = store
         self._parts = parts
         self._writer = writer
         self._every_secs = progress_every_secs
         self._pace = pace
+        self._told = told
         self._open: Counter[int] = Counter()  # worker's thread → parts not closed yet
 
     @speaking
@@ -72,7 +77,7 @@ class SealingSink(FixedPartitionedSink[Claim | S, None], Generic[S, X]):
 
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> "SealingPart[S, X]":  # noqa: ARG002
         self._open[threading.get_ident()] += 1
-        return SealingPart(self._store, self._writer, self._every_secs, self._pace, self._closed)
+        return SealingPart(self._store, self._writer, self._every_secs, self._pace, self._told, self._closed)
 
     def _closed(self) -> None:
         self._open[threading.get_ident()] -= 1
@@ -89,12 +94,14 @@ class SealingPart(StatefulSinkPartition[Claim | S, None], Generic[S, X]):
         writer: Callable[[Claim], Writer[S, X]],
         every_secs: float,
         pace: Pace,
+        told: Callable[[Claim, Sequence[S]], None],
         closed: Callable[[], None],
     ) -> None:
         self._store: Final = store
         self._make_writer: Final = writer
         self._every_secs: Final = every_secs
         self._pace: Final = pace
+        self._told: Final = told
         self._closed: Final = closed
         self._claim: Claim | None = None
         self._pending: _Pending[S] | None = None
@@ -132,6 +139,7 @@ class SealingPart(StatefulSinkPartition[Claim | S, None], Generic[S, X]):
         assert self._claim is None, "a partition is claimed once in the life of a process"
         self._claim, self._sealed = claim, claim.progress
         self._writer = self._make_writer(claim)
+        self._meter = SealMeter(claim)
         self._due, self._sealed_at = time.monotonic() + self._every_secs, -math.inf
 
     def _seal(self, pending: "_Pending[S]") -> None:
@@ -139,12 +147,26 @@ class SealingPart(StatefulSinkPartition[Claim | S, None], Generic[S, X]):
         claim, writer, progress = self._claim, self._writer, pending.progress
         assert claim is not None
         if progress.position > self._sealed.position:
-            self._store.seal(claim, self._sealed, progress, lambda transaction: _write(writer, transaction, pending))
+            began, counts = time.monotonic(), pending.counts
+
+            def work(transaction: X) -> Counts:
+                nonlocal counts
+                counts = _write(writer, transaction, pending)  # of the try that will have been committed
+                return counts
+
+            self._store.seal(claim, self._sealed, progress, work)
             self._sealed, self._sealed_at = progress, time.monotonic()
             self._due = self._sealed_at + self._every_secs
+            self._tell(claim, pending.items, counts, self._sealed_at - began)
         else:
             assert not pending.items, "rows without a new offset would be written twice by a crash"
         self._pending = None
+
+    def _tell(self, claim: Claim, items: Sequence[S], counts: Counts, secs: float) -> None:
+        """What ``ledger`` has more now, for those who watch."""
+        HEALTH.committed(claim.topic, claim.partition, self._sealed.position)
+        self._meter.committed(counts, secs)
+        self._told(claim, items)
 
 
 def _write(writer: Writer[S, X], transaction: X, pending: "_Pending[S]") -> Counts:

@@ -8,6 +8,7 @@ from typing import Final
 import psycopg
 
 from connectors import stopping, timescale_connection
+from connectors.health import HEALTH
 from schemas.errors import OperatorError
 
 log = logging.getLogger("ionwax.timescale")
@@ -17,6 +18,7 @@ WAIT_SECS_MAX: Final = 5.0
 LOOK_SECS: Final = 0.2  # how soon a request to stop is noticed
 STOP_SECS: Final = 4.0  # how long a process that was asked to stop still tries; with a connection's 5 s below 10
 SAY_SECS: Final = 30.0
+SERVER: Final = "the database"
 
 
 class Outage:
@@ -41,6 +43,7 @@ class Outage:
         now = time.monotonic()
         if self._began_at is None:
             self._began_at = now
+        HEALTH.away(SERVER, self._max_secs)
         lasts = now - self._began_at
         if lasts >= self._max_secs:
             raise self._ended(f"and has been for {lasts:.0f} s, longer than database.outage_max_secs", error)
@@ -57,6 +60,7 @@ class Outage:
     def over(self) -> None:
         """The transaction is committed."""
         if self._began_at is not None:
+            HEALTH.back(SERVER)
             log.warning("The database is back after %.1f s; nothing was lost.", time.monotonic() - self._began_at)
 
     def _sleep(self, until: float, error: psycopg.Error) -> None:

@@ -17,10 +17,11 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 from bytewax.outputs import Sink
 
-from connectors import epochs, kafka_topics
+from connectors import epochs, kafka_topics, metering, metrics_server
 from connectors.kafka_sink import KafkaSink
 from connectors.kafka_tail import tail_values
 from connectors.mqtt import MqttSource
+from connectors.share import take_share
 from connectors.stopping import one_message
 from dataflows.decoding.arrivals import ArrivalsDecoder
 from dataflows.decoding.backlog import Backlog
@@ -37,14 +38,19 @@ READ_BACK_MAX: Final = 1_000_000  # records: a second or two. What is older and 
 
 
 @one_message
-def flow(settings_path: str) -> Dataflow:
-    """The dataflow of ``settings_path``. A wrong setting or a missing topic ends the process with one message."""
+def flow(settings_path: str, share: str = "0/1") -> Dataflow:
+    """The dataflow of ``settings_path``; ``share`` "i/n" takes MQTT clients c with c % n = i.
+
+    A wrong setting or a missing topic ends the process with one message.
+    """
     settings = load_settings(settings_path)
+    metrics_server.serve(settings.metrics, "ingest", share)
     epochs.last(settings.flow.epoch_interval_ms)
     kafka_topics.check(settings, settings.kafka.events_topic, settings.kafka.dead_letter_topic)
     topic = compile_topic(settings.mqtt.topic, settings.mqtt.device_id_template)
-    source = MqttSource(settings.mqtt, topic.filter)
-    return build(source, KafkaSink(settings.kafka, settings.mqtt.workers), settings, read_back(settings))
+    workers = take_share(share, settings.mqtt.workers)
+    source = MqttSource(settings.mqtt, topic.filter, workers)
+    return build(source, KafkaSink(settings.kafka, workers), settings, read_back(settings))
 
 
 def read_back(settings: Settings) -> Appended:
@@ -78,7 +84,9 @@ class Decode:
     def __call__(self, items: Iterable[Arrivals | Tick]) -> Iterator[Written]:
         for item in items:
             if isinstance(item, Tick):
-                if self._backlog.holds_back(item.worker):
+                held_back = self._backlog.holds_back(item.worker)
+                metering.ticked(item.worker, held_back=held_back)
+                if held_back:
                     continue
                 yield item.worker, [*tick_records(item, self._kafka.events_topic, self._kafka.partitions)]
             else:
@@ -93,4 +101,7 @@ class Decode:
         if dup:
             records = [record for record in records if record.topic != events or record.value not in self._appended]
         self._appended.add(record.value for record in records if record.topic == events)
+        again = len(decoded.records) - len(records)
+        metering.ingested(arrivals.worker, messages=decoded.messages - again, untimed=decoded.untimed, again=again)
+        metering.rejected("ingest", decoded.dead_letters.items())
         return records

@@ -9,7 +9,8 @@ five-minute rollup is this module with another settings file.
 Run it: python -m bytewax.run "dataflows.minute_rollups:flow('infra/settings/prod.yaml')" -s 1
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from bytewax import operators as op
@@ -17,7 +18,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 from bytewax.outputs import Sink
 
-from connectors import epochs, kafka_topics
+from connectors import epochs, kafka_topics, metering, metrics_server
 from connectors.kafka import KafkaLog
 from connectors.kafka_sink import Publisher
 from connectors.resuming import ResumingSource
@@ -45,6 +46,7 @@ def flow(settings_path: str, share: str = "0/1") -> Dataflow:
     A wrong setting, a missing topic or table ends the process with one message.
     """
     settings = load_settings(settings_path)
+    metrics_server.serve(settings.metrics, settings.flow.name, share)
     epochs.last(settings.flow.epoch_interval_ms)
     kafka, output = settings.kafka, settings.output
     kafka_topics.check(settings, kafka.events_topic, kafka.dead_letter_topic, output.topic)
@@ -54,7 +56,8 @@ def flow(settings_path: str, share: str = "0/1") -> Dataflow:
     )
     log = KafkaLog(kafka, kafka.events_topic, settings.flow.name)
     source = ResumingSource(log, store, settings.flow.start, share, settings.flow.progress_every_secs)
-    sink = SealingSink(store, source.list_parts, rollup_writer(settings), settings.flow.progress_every_secs)
+    every_secs = settings.flow.progress_every_secs
+    sink = SealingSink(store, source.list_parts, rollup_writer(settings), every_secs, told=meter)
     return build(source, sink, settings)
 
 
@@ -73,6 +76,7 @@ class Roll:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._windows: dict[int, Windows] = {}
+        self._meters: dict[int, metering.WindowMeter] = {}
 
     @speaking
     def __call__(self, items: Iterable[Claim | LogBatch]) -> Iterator[Sealing]:
@@ -80,10 +84,25 @@ class Roll:
             if isinstance(item, Claim):
                 workers = self._settings.mqtt.workers
                 self._windows[item.partition] = Windows(self._settings.windows, item, workers)
+                self._meters[item.partition] = metering.WindowMeter(item)
+                self._show(item.partition)
                 yield str(item.partition), item
             else:
                 outcome = self._windows[item.partition].feed(decode_log(item, self._settings.decoding))
+                self._show(item.partition)
                 yield str(item.partition), _with_payloads(outcome, item)
+
+
+    def _show(self, partition: int) -> None:
+        windows = self._windows[partition]
+        self._meters[partition].now(windows.open_rows, windows.watermark)
+
+
+def meter(claim: Claim, outcomes: Sequence[Outcome]) -> None:
+    """Count what was committed, and is not in the ledger by name."""
+    metering.rollups_committed(claim, sum(len(outcome.rollups) for outcome in outcomes))
+    refused = Counter(one.reason for outcome in outcomes for one in outcome.refused)
+    metering.rejected(claim.flow, refused.items())
 
 
 def rollup_writer(settings: Settings) -> Callable[[Claim], RollupWriter]:

@@ -62,5 +62,8 @@ class KeptReader:
             anchor=self.log.anchor(self.partition, end - 1),
         )
 
+    def end(self) -> int:
+        return self.log.lengths[self.partition]
+
     def close(self) -> None:
         self.closed = True

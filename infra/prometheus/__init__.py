@@ -1,0 +1,1 @@
+"""For Prometheus: which metrics there are, what to scrape, when to wake somebody."""
