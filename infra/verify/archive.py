@@ -26,7 +26,7 @@ from schemas.settings import Settings
 
 _ROWS: Final = """
     select (event_time at time zone 'utc')::date, partition, count(*) from {}
-    where event_time >= coalesce(%s, '-infinity') group by 1, 2
+    where event_time >= coalesce(%s::timestamptz, '-infinity') group by 1, 2
 """
 _EXPIRED: Final = "select expired_until, (expired_until at time zone 'utc')::date from time_tables where name = %s"
 _COUNTED_TWICE: Final = """
