@@ -16,6 +16,7 @@ import polars as pl
 from connectors import timescale_connection
 from connectors.checkpoint import Publisher
 from connectors.timescale_connection import Connection
+from connectors.timescale_hours import MINUTES, note_hours
 from connectors.timescale_late import Archive, LateReadings
 from connectors.timescale_rows import ROWS_AT_ONCE, Key, RollupRows, Row, check_table, sql_columns
 from schemas import aggregates
@@ -64,6 +65,7 @@ class RollupWriter:
     ) -> None:
         self._claim = claim
         self._rows = RollupRows(table)
+        self._has_hours = table == MINUTES
         self._topic = topic
         self._length_ms = length_ms
         self._publisher = publisher
@@ -84,6 +86,8 @@ class RollupWriter:
         rows = self._insert(transaction, rollups)
         revised = self._rows.revise(transaction, _by_row(late), late=True)
         self._count_days(transaction, rollups, late)
+        if self._has_hours:
+            note_hours(transaction, rollups, late)
         self._publish(
             chain(
                 self._told(rows, [end for item in items for end in item.closed]),
@@ -156,7 +160,7 @@ def check_tables(conninfo: str, table: str) -> None:
             raise OperatorError(
                 f"The database is encoded in {encoding}; device ids need UTF8: createdb --encoding=UTF8."
             )
-        for name in ("progress", "ledger", "ledger_days", "late_readings", "late_waiting"):
+        for name in ("progress", "ledger", "ledger_days", "late_readings", "late_waiting", "hour_changes"):
             if connection.execute("select to_regclass(%s)", [name]).fetchone() == (None,):
                 raise OperatorError(f"Table {name} is missing: run ./justw migrate.")
         check_table(connection, table)
