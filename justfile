@@ -60,6 +60,18 @@ topics *args:
 verify *args:
     @exec python -m infra.verify "$@"
 
+# What could not be used, and why: dead-letters --reason not_json --since -2h
+[group("operate")]
+[no-exit-message]
+dead-letters *args:
+    @exec python -m infra.letters "$@"
+
+# Send dead letters through today's decoder, back into the log, each once: redrive --reason unknown_schema
+[group("operate")]
+[no-exit-message]
+redrive *args:
+    @exec python -m infra.letters.redrive "$@"
+
 # The simulated fleet against any broker: load --users 10 --rate 100 --for 1m --record sent.jsonl
 [group("operate")]
 [no-exit-message]
