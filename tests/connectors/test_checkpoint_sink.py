@@ -5,7 +5,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from connectors.sealing import SealingPart, SealingSink
+from connectors.sealing import AT_ONCE, Pace, SealingPart, SealingSink
 from schemas.errors import FencedOff, OperatorError
 from schemas.log import Outcome
 from schemas.progress import Claim, Counts
@@ -26,10 +26,12 @@ def items() -> list[Outcome]:
     return drawn.outcomes(steps)
 
 
-def part(conninfo: str, every_secs: float, publisher: Kept | None = None) -> tuple[SealingPart, Claim]:
+def part(
+    conninfo: str, every_secs: float, publisher: Kept | None = None, pace: Pace = AT_ONCE
+) -> tuple[SealingPart, Claim]:
     """A part as the engine builds it, that has received its claim."""
     of = store(conninfo)
-    sink = SealingSink(of, lambda: ["0"], lambda claim: writer(claim, publisher), every_secs)
+    sink = SealingSink(of, lambda: ["0"], lambda claim: writer(claim, publisher), every_secs, pace)
     built = sink.build_part("seal", "0", None)
     claim = claimed(of)
     built.write_batch([claim])
@@ -142,3 +144,30 @@ def test_closing_the_last_part_closes_the_connection(migrated_url: str) -> None:
         while connection.execute(open_ones, ["ionwax minute_rollups"]).fetchone() != (0,):
             connection.rollback()  # pg_stat_activity is as the transaction first saw it
             connection.execute("select pg_sleep(0.01)")
+
+
+def test_rows_wait_for_others_only_while_it_is_busy(migrated_url: str) -> None:
+    """The first is written at once; the next wait until they are enough, the source is at rest, or the input ends."""
+    one, two, three = items()
+    sealing, _ = part(migrated_url, NEVER, pace=Pace(readings=2, wait_secs=NEVER))
+    sealing.write_batch([one])
+    sealing.snapshot()
+    assert position(migrated_url) == one.progress.position, "it was calm"
+    sealing.write_batch([two])
+    sealing.snapshot()
+    assert position(migrated_url) == one.progress.position, "one reading is not enough"
+    sealing.write_batch([three])
+    sealing.snapshot()
+    assert position(migrated_url) == three.progress.position, "two are"
+
+
+def test_rows_do_not_wait_for_a_source_at_rest(migrated_url: str) -> None:
+    """An item without an offset says that nothing more comes."""
+    one, two, _ = items()
+    sealing, _ = part(migrated_url, NEVER, pace=Pace(readings=2, wait_secs=NEVER))
+    sealing.write_batch([one])
+    sealing.snapshot()
+    sealing.write_batch([two])
+    sealing.write_batch([replace(drawn.without_rows(two), counts=Counts())])
+    sealing.snapshot()
+    assert position(migrated_url) == two.progress.position
