@@ -87,6 +87,28 @@ def test_what_was_flushed_is_read_back_in_order(cluster: KafkaSettings, topic: s
     assert zlib.crc32(b"c" * 100) == batches[-1].anchor.checksum
 
 
+def test_what_a_batch_says_of_a_record_is_found_at_its_place(cluster: KafkaSettings, topic: str) -> None:
+    """A batch is read some thousands of messages at a time: offsets, times, headers and tombstones stay in line."""
+    ticks, tombstone, count = {0, 1_999, 2_000, 4_321}, 3_333, 5_000
+    producer = Producer({"bootstrap.servers": cluster.bootstrap_servers, "enable.idempotence": True})
+    for i in range(count):
+        value = None if i == tombstone else b"t" if i in ticks else b"%020d" % i
+        headers = [("tick", b"%d" % i)] if i in ticks else None
+        producer.produce(topic, value, partition=0, timestamp=1_000 + i, headers=headers)
+    assert not producer.flush(DEADLINE_SECS)
+    reader = KafkaLog(cluster, topic, "test").reader(0, 0)
+
+    batches = read(reader, until=count)
+
+    assert list(range(count)) == [offset for batch in batches for offset in batch.offsets]
+    assert [1_000 + i for i in range(count)] == [ms for batch in batches for ms in batch.append_times]
+    found = {batch.offsets[row]: headers for batch in batches for row, headers in batch.headers.items()}
+    assert {i: (("tick", b"%d" % i),) for i in ticks} == found
+    values = [value for batch in batches for value in batch.values]
+    assert [b"", b"%020d" % 4_999] == [values[tombstone], values[-1]]
+    assert all(batch.anchor.checksum == zlib.crc32(batch.values[-1]) for batch in batches)
+
+
 def test_reading_begins_at_the_asked_offset(cluster: KafkaSettings, topic: str) -> None:
     """A position comes from the database; the consumer group has no say in it."""
     publish(cluster, topic, b"a", b"b", b"c")
