@@ -57,6 +57,7 @@ def wanted(settings: Settings) -> Sequence[Topic]:
         Topic(kafka.events_topic, kafka.partitions, log),
         Topic(kafka.dead_letter_topic, 1, common),
         Topic(settings.output.topic, kafka.partitions, common),
+        Topic(settings.flags.topic, kafka.partitions, common),
     )
 
 
