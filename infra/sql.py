@@ -6,6 +6,7 @@ turn.
 
 import argparse
 import csv
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -21,13 +22,17 @@ from schemas.errors import OperatorError
 
 CELL_CHARS_MAX: Final = 60  # of a value in a table; --csv cuts nothing
 NUMBERS: Final = (int, float, Decimal)
+_COMMENT: Final = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+_ENDS: Final = re.compile(r"(?:^|;)\s*(?:commit|end|rollback|abort|prepare\s+transaction)\b", re.IGNORECASE)
 
 
 def ask(conninfo: str, query: str, out: TextIO, write: bool = False, as_csv: bool = False, rows_max: int = 100) -> None:
     """Run ``query`` and print its answers. Raises ``OperatorError`` with what the database said."""
+    if not write and _ENDS.search(_COMMENT.sub(" ", query)):
+        raise OperatorError("that would end the transaction that cannot change anything; add --write if it is meant.")
     with timescale_connection.connect_or_say(conninfo, "ionwax sql") as connection:
         if not write:
-            connection.execute("set default_transaction_read_only = on")
+            connection.execute("begin read only")  # not by a setting of the session, which PgBouncer gives to others
         try:
             cursor = connection.execute(query.encode())
             while True:
