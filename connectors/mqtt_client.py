@@ -11,13 +11,16 @@ import asyncio
 import logging
 import random
 import threading
+from importlib import metadata
 from typing import Final
 
 from connectors import mqtt_address
-from connectors.mqtt_connection import Connection, Refused, check_gmqtt, wall_clock_ms
+from connectors.mqtt_connection import Connection, Refused, wall_clock_ms
 from connectors.mqtt_inbox import Acknowledgement, Inbox
 from connectors.mqtt_meter import MqttMeter
-from connectors.mqtt_publish import Publish, write_pubacks
+from connectors.mqtt_packets import Publishes
+from connectors.mqtt_publish import Publish
+from connectors.mqtt_wire import TappedLoop
 from schemas.arrivals import Arrivals, Tick
 from schemas.errors import OperatorError
 from schemas.settings import MqttSettings
@@ -60,7 +63,6 @@ class MqttClient:
 
     def start(self) -> None:
         """Connect and subscribe. Raises ``OperatorError`` if that cannot be done at once."""
-        check_gmqtt()
         mqtt_address.check_credentials(self._settings)
         self._context = mqtt_address.tls_context(self._settings, self._address)
         self._thread.start()
@@ -117,7 +119,8 @@ class MqttClient:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._keep_connected())
+            with asyncio.Runner(loop_factory=TappedLoop) as runner:
+                runner.run(self._keep_connected())
         except Refused as refused:
             self._failure = refused.error
         except Exception as error:
@@ -198,6 +201,13 @@ class MqttClient:
                 await connection.subscribe(self._topic_filter, backlog=self._session_present)
                 self._subscribed = True
             log.info("MQTT broker at %s: %s receives %s", self._address, self._worker, self._topic_filter)
+            if not connection.by_wire:
+                log.warning(
+                    "gmqtt %s connects by a way of its own: %s receives at half speed, and cannot pause reading. "
+                    "Install gmqtt==0.8.0, as locked.",
+                    metadata.version("gmqtt"),
+                    self._worker,
+                )
             self._meter.up()
             self._started.set()
             asking = asyncio.ensure_future(self._ask_for_ticks(connection))
@@ -232,7 +242,7 @@ class MqttClient:
             over_full = self._inbox.over_full
         if self._connection is not None:
             if packet_ids:
-                self._connection.send(write_pubacks(packet_ids))
+                self._connection.acknowledge(packet_ids)
             if not over_full:
                 self._connection.resume()
 
@@ -244,9 +254,12 @@ class MqttClient:
             self._inbox.connect(session_present=session_present)
 
     def on_publish(self, message: Publish) -> None:
-        now_ms = wall_clock_ms()
         with self._lock:
-            self._inbox.receive(message, now_ms)
+            self._inbox.receive(message, wall_clock_ms())
+
+    def on_publishes(self, messages: Publishes) -> None:
+        with self._lock:
+            self._inbox.receive_all(messages, wall_clock_ms())
             over_full = self._inbox.over_full
         if over_full and self._connection is not None:
             self._connection.pause()

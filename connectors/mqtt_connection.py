@@ -3,27 +3,29 @@
 Rule: a gmqtt ``Client`` lives as long as one connection. gmqtt could reconnect by itself, but then an acknowledgement
 taken on one connection can go out on the next, where its packet id means another message.
 
-gmqtt has no call for what this project rests on, so some private names of version 0.8.0 are used, all of them in this
-file; ``check_gmqtt`` tests for them before anything connects.
+gmqtt connects, subscribes, keeps the connection alive and says goodbye, all by its public calls. Messages and their
+acknowledgements pass it by on a tapped wire (``mqtt_wire``); where there is none, they take gmqtt's own, slower way
+(``mqtt_handover``).
 """
 
 import asyncio
-import inspect
 import logging
 import ssl
 import time
 from collections import deque
-from importlib import metadata
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final, Literal, Protocol
 
 from gmqtt import Client, Subscription
-from gmqtt.mqtt.connection import MQTTConnection
-from gmqtt.mqtt.handler import MQTTConnectError, MqttPackageHandler
-from gmqtt.mqtt.protocol import MQTTProtocol
+from gmqtt.mqtt.handler import MQTTConnectError
 
 from connectors import mqtt_address
 from connectors.mqtt_address import Address
-from connectors.mqtt_publish import Malformed, Publish, read_goodbye, read_publish
+from connectors.mqtt_handover import Handover
+from connectors.mqtt_packets import CONNACK, DISCONNECT, PINGRESP, Packet, Publishes
+from connectors.mqtt_publish import Malformed, Publish, write_pubacks
+from connectors.mqtt_wire import PINGREQ, TappedLoop, Wire
 from schemas.errors import OperatorError
 from schemas.settings import MqttSettings
 
@@ -36,8 +38,9 @@ NEVER_RECONNECT: Final = {"reconnect_retries": -2}  # -1 is for ever, 0 is once
 KEEP_RETAINED: Final = 1  # retained messages are sent when the subscription is new, not at each start
 SESSION_TAKEN_OVER: Final = 0x8E
 CLOSE_SECS_MAX: Final = 1.0
+QUESTION: Final = "ionwax/question"  # a topic to which nobody subscribes; to unsubscribe from it is answered
 KEEPALIVE: Final = "keepalive"
-Asker = asyncio.Future[None] | Literal["keepalive"] | None  # who waits for a PINGRESP; None is ``on_answer``
+Asker = asyncio.Future[None] | Literal["keepalive"] | None  # who waits for an answer; None is ``on_answer``
 
 
 class Events(Protocol):
@@ -45,6 +48,7 @@ class Events(Protocol):
 
     def on_connect(self, *, session_present: bool) -> None: ...
     def on_publish(self, message: Publish) -> None: ...
+    def on_publishes(self, messages: Publishes) -> None: ...
     def on_answer(self) -> None: ...
 
 
@@ -57,23 +61,6 @@ class Refused(Exception):
         self.transient = transient
 
 
-def check_gmqtt() -> None:
-    """Raise ``OperatorError`` unless the installed gmqtt has the names that this file relies on."""
-    wanted: tuple[tuple[Any, str, int], ...] = (
-        (MqttPackageHandler, "_handle_publish_packet", 3),
-        (MqttPackageHandler, "_handle_pingresp_packet", 3),
-        (MQTTConnection, "_send_ping_request", 1),
-        (MQTTConnection, "send_package", 2),
-        (MQTTProtocol, "data_received", 2),
-    )
-    for owner, name, parameters in wanted:
-        function = getattr(owner, name, None)
-        if function is None or len(inspect.signature(function).parameters) != parameters:
-            raise OperatorError(
-                f"gmqtt {metadata.version('gmqtt')} lacks {owner.__name__}.{name}: install gmqtt==0.8.0, as locked."
-            )
-
-
 class Connection:
     """One connection of client ``worker``. All methods are for the event loop's thread."""
 
@@ -81,11 +68,14 @@ class Connection:
         self._settings = settings
         self._address = address
         self._events = events
-        self._pings: deque[Asker] = deque()  # sent and not answered, in order
+        self._loop = asyncio.get_running_loop()
+        self._wire: Wire | None = None
+        self._handover = Handover(events.on_publish)
+        self._askers: deque[Asker] = deque()  # questions sent and not answered, in order
         self._lost: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._subscribed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._broken: OperatorError | None = None
-        self._last_data = b""
+        self._goodbye = 0
         self._breath: asyncio.TimerHandle | None = None
         self._client = self._prepare(worker)
 
@@ -99,12 +89,20 @@ class Connection:
                 keepalive=self._settings.keepalive_secs,
             )
         )
+        tapped = self._loop if isinstance(self._loop, TappedLoop) else None
         try:
+            if tapped is not None:
+                tapped.tap = self._tap
             await self._first(connecting)
         finally:
             connecting.cancel()
-        self._client._connection._send_ping_request = self._ping_keepalive
-        self._listen_for_goodbye(self._client._connection._protocol)
+            if tapped is not None:
+                tapped.tap = None
+
+    @property
+    def by_wire(self) -> bool:
+        """Whether messages come over the wire, and not by gmqtt's own way."""
+        return self._wire is not None
 
     async def subscribe(self, topic_filter: str, *, backlog: bool) -> None:
         """Subscribe with QoS 1. Raises ``Refused``.
@@ -134,37 +132,47 @@ class Connection:
         """Send what is written, wait until the broker has read it, say goodbye. The session stays with the broker."""
         if self._breath is not None:
             self._breath.cancel()
-        try:
+        with suppress(OSError, TimeoutError):
             async with asyncio.timeout(CLOSE_SECS_MAX):
+                await self._handover.settle()
                 if not self._lost.done() and self._client.is_connected:
                     # Brokers that read in one thread and work in another may leave what stands before a DISCONNECT.
-                    self._ping(answered := asyncio.get_running_loop().create_future())
+                    self._ask(answered := self._loop.create_future())
                     await asyncio.wait({answered, self._lost}, return_when=asyncio.FIRST_COMPLETED)
+        with suppress(OSError, TimeoutError, AttributeError):  # AttributeError: there never was a transport
+            async with asyncio.timeout(CLOSE_SECS_MAX):
                 await self._client.disconnect()
-        except (OSError, TimeoutError, AttributeError):  # AttributeError: there never was a transport
-            pass
         if not self._lost.done():
             self._lost.set_result(0)
+        await self._handover.end()
 
-    def send(self, packets: bytes) -> None:
-        self._client._connection.send_package(packets)
+    def acknowledge(self, packet_ids: Sequence[int]) -> None:
+        """Send PUBACKs for messages of this connection, in order of receipt."""
+        if self._wire is None:
+            self._handover.acknowledge(packet_ids)
+        else:
+            self._wire.transport.write(write_pubacks(packet_ids))
 
     def ask(self) -> None:
-        """Send a PINGREQ whose answer goes to ``on_answer``."""
-        self._ping(None)
+        """Send a question that the broker answers behind all that it sent before; then ``on_answer`` is called."""
+        self._ask(None)
 
     def pause(self) -> None:
-        """Read no further, but draw breath each half keepalive: a gmqtt that hears nothing closes the connection."""
-        self._client._connection._transport.pause_reading()
-        if self._breath is None:
-            self._breath = asyncio.get_running_loop().call_later(self._settings.keepalive_secs / 2, self.resume)
+        """Read no further, but draw breath each half keepalive: a gmqtt that hears nothing closes the connection.
+
+        Without a wire it does nothing.
+        """
+        if self._wire is not None:
+            self._wire.transport.pause_reading()
+            if self._breath is None:
+                self._breath = self._loop.call_later(self._settings.keepalive_secs / 2, self.resume)
 
     def resume(self) -> None:
         if self._breath is not None:
             self._breath.cancel()
             self._breath = None
-            if not self._lost.done():
-                self._client._connection._transport.resume_reading()
+            if not self._lost.done() and self._wire is not None:
+                self._wire.transport.resume_reading()
 
     def _prepare(self, worker: str) -> Client:
         client = Client(
@@ -180,8 +188,8 @@ class Connection:
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
-        client._package_handler._handle_publish_packet = self._on_publish_packet
-        client._package_handler._handle_pingresp_packet = self._on_pingresp_packet
+        client.on_unsubscribe = self._on_unsubscribe
+        client.on_message = self._handover.on_message
         return client
 
     async def _first(self, wanted: "asyncio.Future[Any]", secs_max: float | None = OPEN_SECS_MAX) -> Any:
@@ -201,49 +209,62 @@ class Connection:
             raise Refused(mqtt_address.hung_up(self._address), transient=True)
         raise Refused(mqtt_address.unreachable(self._address, TimeoutError()), transient=True)
 
+    # What gmqtt calls.
+
     def _on_connect(self, _client: Client, session_present: int, _code: int, _properties: dict[str, Any]) -> None:
-        self._events.on_connect(session_present=bool(session_present))
-
-    def _listen_for_goodbye(self, protocol: asyncio.Protocol) -> None:
-        """Keep the last bytes received: a DISCONNECT that comes together with the end gmqtt does not read any more."""
-        received = protocol.data_received
-
-        def data_received(data: bytes) -> None:
-            self._last_data = data
-            received(data)
-
-        protocol.data_received = data_received  # type: ignore[method-assign]
+        if self._wire is None:  # else it was heard before the messages that came with it
+            self._events.on_connect(session_present=bool(session_present))
 
     def _on_disconnect(self, _client: Client, packet: bytes, _error: Exception | None = None) -> None:
+        self._handover.lost()
         if not self._lost.done():
-            self._lost.set_result(packet[0] if packet else read_goodbye(self._last_data) or 0)
+            self._lost.set_result(self._goodbye or (packet[0] if packet else 0))
 
     def _on_subscribe(self, _client: Client, _mid: int, granted: tuple[int, ...], _properties: dict[str, Any]) -> None:
         if not self._subscribed.done():
             self._subscribed.set_result(granted[0])
 
-    def _on_publish_packet(self, flags: int, body: bytes) -> None:
-        try:
-            message = read_publish(flags, body)
-        except Malformed as error:
-            self._broken = OperatorError(f"MQTT broker at {self._address} breaks the protocol: {error}.")
-            self._client._connection._transport.abort()
-            return
-        self._events.on_publish(message)
+    def _on_unsubscribe(self, *_answer: Any) -> None:
+        self._loop.call_soon(self._answered)  # behind the tasks of the messages that came before
 
-    def _on_pingresp_packet(self, _command: int, _body: bytes) -> None:
-        asked_by = self._pings.popleft() if self._pings else KEEPALIVE
+    # What the wire calls.
+
+    def _tap(self, gmqtts: Any) -> Wire:
+        self._wire = Wire(gmqtts, self)
+        return self._wire
+
+    def heard_publishes(self, messages: Publishes) -> None:
+        if not self._lost.done():
+            self._events.on_publishes(messages)
+
+    def heard_packet(self, packet: Packet) -> None:
+        kind = packet.first & 0xF0
+        if kind == PINGRESP:
+            self._answered()
+        elif kind == CONNACK and len(packet.body) > 1 and packet.body[1] == 0:
+            self._events.on_connect(session_present=bool(packet.body[0] & 1))
+        elif kind == DISCONNECT and packet.body:
+            self._goodbye = packet.body[0]  # it may come together with the end, and gmqtt does not read it any more
+
+    def heard_nonsense(self, error: Malformed) -> None:
+        self._broken = OperatorError(f"MQTT broker at {self._address} breaks the protocol: {error}.")
+
+    def pinged(self) -> None:
+        self._askers.append(KEEPALIVE)
+
+    def _answered(self) -> None:
+        asked_by = self._askers.popleft() if self._askers else KEEPALIVE
         if asked_by is None:
             self._events.on_answer()
         elif isinstance(asked_by, asyncio.Future) and not asked_by.done():
             asked_by.set_result(None)
 
-    def _ping_keepalive(self) -> None:
-        self._ping(KEEPALIVE)
-
-    def _ping(self, asked_by: "Asker") -> None:
-        self._pings.append(asked_by)
-        MQTTConnection._send_ping_request(self._client._connection)
+    def _ask(self, asked_by: "Asker") -> None:
+        self._askers.append(asked_by)
+        if self._wire is not None:
+            self._wire.transport.write(PINGREQ)
+        else:
+            self._client.unsubscribe(QUESTION)
 
 
 def wall_clock_ms() -> int:

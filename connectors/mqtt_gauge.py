@@ -47,9 +47,9 @@ class Gauge:
     def asking(self) -> bool:
         return self._asked_ms is not None
 
-    def received(self) -> None:
-        self.in_flight += 1
-        self._counted += 1
+    def received(self, count: int = 1) -> None:
+        self.in_flight += count
+        self._counted += count
         if self.in_flight > self._proven:
             self._proven = self.in_flight
 

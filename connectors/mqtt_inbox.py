@@ -19,10 +19,11 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from connectors.mqtt_gauge import Gauge
+from connectors.mqtt_packets import Publishes
 from connectors.mqtt_publish import Publish
 from schemas.arrivals import Arrivals, Tick
 
-MESSAGES_PER_ITEM_MAX: Final = 8_192
+MESSAGES_PER_ITEM_MAX: Final = 8_192  # but what came in one piece (256 KiB) stays together
 MESSAGE_BYTES: Final = 250  # what a message costs in memory beside its payload, about
 
 
@@ -56,6 +57,18 @@ class _Heap:
         self.times.append(now_ms)
         self.dups.append(message.dup)
         self.size_bytes += len(message.payload) + MESSAGE_BYTES
+
+    def extend(self, messages: Publishes, now_ms: int) -> int:
+        """Append ``messages``; how many bytes they take."""
+        size_bytes = sum(map(len, messages.payloads)) + MESSAGE_BYTES * len(messages)
+        self.packet_ids += messages.packet_ids
+        self.topics += messages.topics
+        self.payloads += messages.payloads
+        self.content_types += messages.content_types
+        self.times += [now_ms] * len(messages)
+        self.dups += messages.dups
+        self.size_bytes += size_bytes
+        return size_bytes
 
     def as_arrivals(self, worker: str) -> Arrivals:
         return Arrivals(worker, self.topics, self.payloads, self.content_types, self.times, self.dups)
@@ -120,17 +133,21 @@ class Inbox:
 
     def receive(self, message: Publish, now_ms: int) -> None:
         """A PUBLISH came in on the current connection."""
+        one = Publishes()
+        one.append(message)
+        self.receive_all(one, now_ms)
+
+    def receive_all(self, messages: Publishes, now_ms: int) -> None:
+        """PUBLISH packets came in on the current connection, all in one piece."""
         if self._closed:
-            return  # not acknowledged, so it comes again
+            return  # not acknowledged, so they come again
         last = self._waiting[-1] if self._waiting else None
-        if not isinstance(last, _Heap) or len(last.times) >= MESSAGES_PER_ITEM_MAX:
+        if not isinstance(last, _Heap) or len(last.times) + len(messages) > MESSAGES_PER_ITEM_MAX:
             last = _Heap()
             self._waiting.append(last)
-        last.append(message, now_ms)
-        self._size_bytes += len(message.payload) + MESSAGE_BYTES
-        self.received += 1
-        if message.packet_id is not None:
-            self.gauge.received()
+        self._size_bytes += last.extend(messages, now_ms)
+        self.received += len(messages)
+        self.gauge.received(len(messages) - messages.packet_ids.count(None))
 
     def answered(self) -> int | None:
         """The broker answered the open question: the time of the tick that was put behind what was received so far."""

@@ -1,4 +1,4 @@
-"""MQTT 5 PUBLISH, PUBACK and DISCONNECT as bytes: what arrives is read, what is owed is written.
+"""MQTT 5 PUBLISH and PUBACK as bytes: what arrives is read, what is owed is written.
 
 Rule: pure; a body goes in, a ``Publish`` comes out (MQTT 5, section 3.3). It is read here and not by gmqtt since gmqtt
 builds a dictionary of lists a message, and passes over a message whose ``content-type`` is not UTF-8, which then
@@ -7,6 +7,8 @@ blocks its place in the broker's window for ever.
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
+
+import numpy as np
 
 CONTENT_TYPE: Final = 0x03
 _FIXED_BYTES: Final = {0x01: 1, 0x02: 4, 0x23: 2}  # payload format, message expiry, topic alias
@@ -48,15 +50,16 @@ def read_publish(flags: int, body: bytes) -> Publish:
 
 def write_pubacks(packet_ids: Sequence[int]) -> bytes:
     """PUBACK packets of success, in order: four bytes each (a reason of 0 may be left out, section 3.4.2.1)."""
-    return b"".join([b"\x40\x02" + packet_id.to_bytes(2) for packet_id in packet_ids])
+    packets: bytes = (0x4002_0000 | np.array(packet_ids, dtype=np.uint32)).astype(">u4").tobytes()
+    return packets
 
 
-def read_goodbye(data: bytes) -> int | None:
-    """The reason of the DISCONNECT that ``data`` ends with; None where it ends with none (section 3.14)."""
-    at = data.rfind(b"\xe0")
-    if at < 0 or len(data) < at + 3 or data[at + 1] != len(data) - at - 2:
-        return None
-    return data[at + 2]
+def read_content_type(properties: bytes) -> str | None:
+    """The content type among the properties of a PUBLISH, without the length before them. Raises ``Malformed``."""
+    try:
+        return _read_content_type(properties, 0, len(properties))
+    except IndexError:
+        raise Malformed(f"properties of {len(properties)} bytes end too early") from None
 
 
 def _read_content_type(body: bytes, at: int, end: int) -> str | None:

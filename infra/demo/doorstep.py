@@ -9,6 +9,7 @@ from typing import Final
 
 from connectors import mqtt_address
 from connectors.mqtt_connection import Connection, Refused
+from connectors.mqtt_packets import Publishes
 from connectors.mqtt_publish import Publish
 from dataflows.decoding.topics import compile_topic
 from schemas.errors import OperatorError
@@ -22,6 +23,7 @@ class _Nobody:
 
     def on_connect(self, *, session_present: bool) -> None: ...
     def on_publish(self, message: Publish) -> None: ...
+    def on_publishes(self, messages: Publishes) -> None: ...
     def on_answer(self) -> None: ...
 
 

@@ -1,5 +1,6 @@
 """The MQTT source, against a real broker: acknowledged when durable, nothing lost, ticks that speak the truth."""
 
+import asyncio
 import shutil
 import threading
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from connectors.mqtt_connection import Connection
 from infra.embedded.mqtt import MqttBroker
 from schemas.arrivals import Tick
 from schemas.errors import OperatorError
@@ -25,6 +27,24 @@ def place(mqtt_url: str) -> Iterator[Place]:
     yield from place_at(mqtt_url)
 
 
+@pytest.fixture(params=["wire", "gmqtt"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Over the tapped wire, and as with a gmqtt that goes round it: by its own ``on_message``."""
+    by_wire: set[bool] = set()
+    lost = Connection.lost
+
+    async def noticed(connection: Connection) -> None:
+        by_wire.add(connection.by_wire)
+        await lost(connection)
+
+    monkeypatch.setattr(Connection, "lost", noticed)
+    if request.param == "gmqtt":
+        monkeypatch.setattr("connectors.mqtt_client.TappedLoop", asyncio.SelectorEventLoop)
+    yield
+    assert by_wire == {request.param == "wire"}
+
+
+@pytest.mark.usefixtures("way")
 def test_a_stop_drains_until_all_is_acknowledged(mqtt_url: str) -> None:
     """When the flow has ended under load, each durable message has had its PUBACK, and no other."""
     with Wire(mqtt_url) as wire:
@@ -93,6 +113,7 @@ def test_sigterm_drains(mqtt_url: str, tmp_path: Path) -> None:
             assert numbers(0, 10_000) - left <= {*process.durable()}
 
 
+@pytest.mark.usefixtures("way")
 def test_no_tick_overtakes_a_backlog(mqtt_url: str) -> None:
     """While the broker holds messages back, however few it has in flight, no tick; when it has none, ticks go on.
 
@@ -130,6 +151,7 @@ def test_a_pause_in_reading_does_not_cost_the_connection(mqtt_url: str, monkeypa
             assert wire.connections == 1
 
 
+@pytest.mark.usefixtures("way")
 def test_several_clients_share_the_subscription(mqtt_url: str) -> None:
     """Each message reaches one of them, every client ticks, and none is lost."""
     for place in place_at(mqtt_url, clients=3):
@@ -144,6 +166,7 @@ def test_several_clients_share_the_subscription(mqtt_url: str) -> None:
         assert {item.worker for item in ledger.durable if isinstance(item, Tick)} == {*place.settings.workers}
 
 
+@pytest.mark.usefixtures("way")
 def test_cut_connections_lose_nothing(mqtt_url: str) -> None:
     """Connections cut under load: the client comes back by itself, the broker sends again what was not acknowledged."""
     with Wire(mqtt_url) as wire:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from connectors.mqtt_publish import Malformed, Publish, read_goodbye, read_publish, write_pubacks
+from connectors.mqtt_publish import Malformed, Publish, read_publish, write_pubacks
 from infra.fleet import mqtt5
 
 
@@ -84,25 +84,6 @@ def test_a_content_type_that_is_not_utf8_is_replaced() -> None:
     properties = b"\x03" + text(b"\xff")
     message = read_publish(0x32, text(b"t") + b"\x00\x01" + varint(len(properties)) + properties)
     assert message.content_type == "\ufffd"
-
-
-@given(
-    before=st.binary(max_size=20),
-    reason=st.integers(1, 0xA2),  # the codes there are; 0xE0, a packet's first byte, is none of them
-    properties=st.sampled_from([b"", b"\x00", b"\x05\x1f\x00\x02no"]),
-)
-def test_the_reason_of_a_disconnect_is_read_at_the_end_of_what_came(
-    before: bytes, reason: int, properties: bytes
-) -> None:
-    """Whatever came before it in the same piece, and with or without a word of explanation."""
-    packet = b"\xe0" + varint(1 + len(properties)) + bytes([reason]) + properties
-    assert read_goodbye(before.replace(b"\xe0", b"") + packet) == reason
-
-
-@pytest.mark.parametrize("data", [b"", b"\xe0", b"\xe0\x00", b"\xe0\x02\x8e", b"\x40\x02\x00\x01"])
-def test_what_ends_otherwise_has_no_reason(data: bytes) -> None:
-    """A DISCONNECT without a reason, one cut short, another packet."""
-    assert read_goodbye(data) is None
 
 
 @given(st.lists(st.integers(1, 65_535), max_size=20))
