@@ -9,7 +9,7 @@ and is not recognised (DESIGN.md, section 5). Nor are dead letters, where two eq
 """
 
 from collections.abc import Iterable, Iterator
-from itertools import groupby
+from itertools import groupby, islice
 
 from schemas.arrivals import Arrivals
 
@@ -26,10 +26,11 @@ class Appended:
         self._older = {hash(value) for value in before}
 
     def add(self, values: Iterable[bytes]) -> None:
-        for value in values:
-            if len(self._newer) >= self._values_max:
+        hashes = map(hash, values)
+        while more := list(islice(hashes, self._values_max)):
+            if len(self._newer) + len(more) > self._values_max:
                 self._older, self._newer = self._newer, set()
-            self._newer.add(hash(value))
+            self._newer.update(more)
 
     def __contains__(self, value: bytes) -> bool:
         known = hash(value)

@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+import numpy as np
+
 from dataflows.decoding.dead_letter import dead_letter, header_text
 from dataflows.decoding.formats import Formats
 from dataflows.decoding.metrics import sift
 from dataflows.decoding.names import Names, flaw_in
-from dataflows.decoding.passing import Passed, passed
+from dataflows.decoding.passing import passing
 from dataflows.decoding.protobuf_payload import decode_protobuf
 from dataflows.decoding.reasons import Flaw, Reason, shown
 from dataflows.decoding.said import Format, Said
@@ -56,6 +58,9 @@ class _Place(NamedTuple):
     flaw: Flaw | None = None
 
 
+_Passing = tuple[list[str | None], list[int], list[bool]]
+
+
 class ArrivalsDecoder:
     """Decodes the arrivals of any ingest worker. Keeps nothing between calls but what makes them fast.
 
@@ -75,67 +80,89 @@ class ArrivalsDecoder:
         self._dead_letter_topic = kafka.dead_letter_topic
         self._encoder = TelemetryEncoder()
         self._names = Names()
-        self._places: dict[tuple[str, str], _Place] = {}
+        self._places: dict[str, dict[str, _Place]] = {}  # by worker and topic
 
     def decode(self, arrivals: Arrivals) -> Decoded:
         """The records of ``arrivals``. Never raises for what a device sent."""
         decoded = Decoded()
-        worker = arrivals.worker
-        places = self._places
-        forms = list(map(self._form, arrivals.payloads, arrivals.content_types))
-        telemetry = self._passed(arrivals.payloads, forms)
+        worker, places = arrivals.worker, self._places.setdefault(arrivals.worker, {})
+        forms = self._forms(arrivals)
+        add = decoded.records.append
         rows = zip(
             arrivals.topics,
             arrivals.payloads,
             arrivals.content_types,
             forms,
-            telemetry,
+            *self._passing(arrivals, forms),
             arrivals.ingest_times,
             strict=True,
         )
-        for topic, payload, content_type, form, passed_on, ingest_time in rows:
-            place = places.get((worker, topic)) or self._remember(worker, topic)
+        for topic, payload, content_type, form, device_id, ts, usual, ingest_time in rows:
+            place = places.get(topic) or self._remember(worker, topic)
+            if usual and device_id == place.device_id:
+                # Nearly always where devices send protobuf: it goes on as it came.
+                add(Record(self._events_topic, payload, place.key, place.headers, None, ingest_time))
+                decoded.old += ts < ingest_time - self._lateness_ms
+                continue
             flaw: Flaw | None
             if isinstance(form, Flaw):
                 flaw = form
             elif place.flaw is not None:
                 flaw = place.flaw
-            elif passed_on is not None:
-                flaw = self._pass_on(decoded, place, payload, passed_on, ingest_time)
+            elif device_id is not None:
+                flaw = self._pass_on(decoded, place, payload, device_id, ts, ingest_time)
             else:
                 flaw = self._decode_payload(decoded, place, payload, form, ingest_time)
             if flaw is not None:
                 where = _origin(topic, worker, content_type)
                 limit = self._payload_bytes_max
-                decoded.records.append(dead_letter(self._dead_letter_topic, payload, flaw, where, limit, ingest_time))
+                add(dead_letter(self._dead_letter_topic, payload, flaw, where, limit, ingest_time))
                 decoded.dead_letters[flaw.reason] += 1
         decoded.messages = len(decoded.records) - decoded.dead_letters.total()
         return decoded
 
-    def _form(self, payload: bytes, content_type: str | None) -> Format | Flaw:
-        if len(payload) > self._payload_bytes_max:
-            return Flaw(Reason.TOO_LARGE, f"{len(payload)} bytes; {self._payload_bytes_max} are taken")
-        return self._formats.choose(content_type, payload)
+    def _forms(self, arrivals: Arrivals) -> Sequence[Format | Flaw]:
+        forms = self._formats.choose_all(arrivals.content_types, arrivals.payloads)
+        limit = self._payload_bytes_max
+        if max(map(len, arrivals.payloads)) <= limit:
+            return forms
+        return [
+            Flaw(Reason.TOO_LARGE, f"{len(payload)} bytes; {limit} are taken") if len(payload) > limit else form
+            for payload, form in zip(arrivals.payloads, forms, strict=True)
+        ]
 
-    def _passed(self, payloads: Sequence[bytes], forms: Sequence[Format | Flaw]) -> Sequence[Passed | None]:
-        """Which of ``payloads`` can go on as they are."""
+    def _passing(self, arrivals: Arrivals, forms: Sequence[Format | Flaw]) -> _Passing:
+        """Of each payload that can go on: device id and time, and whether it is good as it stands but for the id."""
         rows = [row for row, form in enumerate(forms) if form is decode_protobuf]
-        found: list[Passed | None] = [None] * len(payloads)
-        if rows:
-            for row, one in zip(rows, passed([payloads[row] for row in rows], self._metrics_max), strict=True):
-                found[row] = one
-        return found
+        whole = len(rows) == len(forms)
+        if not rows:
+            return [None] * len(forms), [0] * len(forms), [False] * len(forms)
+        found = passing(arrivals.payloads if whole else [arrivals.payloads[row] for row in rows], self._metrics_max)
+        ingest_times = np.array(arrivals.ingest_times)
+        age = (ingest_times if whole else ingest_times[rows]) - found.ts
+        in_time = (age >= -self._limits.clock_skew_max_ms) & (age <= self._limits.event_age_max_ms)
+        usual = (found.good & in_time & (found.ts != 0)).tolist()
+        device_ids: list[str | None] = [*found.device_ids]
+        for row in np.flatnonzero(~found.good).tolist():
+            device_ids[row] = None
+        if whole:
+            return device_ids, found.ts.tolist(), usual
+        by_row = dict(zip(rows, zip(device_ids, found.ts.tolist(), usual, strict=True), strict=True))
+        spread = [by_row.get(row, (None, 0, False)) for row in range(len(forms))]
+        return [one[0] for one in spread], [one[1] for one in spread], [one[2] for one in spread]
 
-    def _pass_on(self, decoded: Decoded, place: _Place, payload: bytes, said: Passed, ingest_time: int) -> Flaw | None:
+    def _pass_on(
+        self, decoded: Decoded, place: _Place, payload: bytes, device_id: str, said_ts: int, ingest_time: int
+    ) -> Flaw | None:
         """Add a ``Telemetry`` to ``decoded`` as it came, completed by what only we know."""
-        placed = self._placed(place, said.device_id or None, said.ts or None, ingest_time)
+        placed = self._placed(place, device_id or None, said_ts or None, ingest_time)
         if isinstance(placed, Flaw):
             return placed
         place, ts = placed
-        key = None if said.device_id.encode() == place.key else place.key
-        value = self._encoder.complete(payload, key, None if said.ts else ts)
+        key = None if device_id.encode() == place.key else place.key
+        value = self._encoder.complete(payload, key, None if said_ts else ts)
         decoded.records.append(Record(self._events_topic, value, place.key, place.headers, None, ingest_time))
-        if not said.ts:
+        if not said_ts:
             decoded.untimed += 1
         decoded.old += ts < ingest_time - self._lateness_ms
         return None
@@ -206,9 +233,9 @@ class ArrivalsDecoder:
     def _remember(self, worker: str, topic: str) -> _Place:
         place = self._place(worker, topic)
         if place.flaw is None and len(topic) <= KNOWN_TOPIC_CHARS_MAX:
-            if len(self._places) >= KNOWN_TOPICS_MAX:
+            if sum(map(len, self._places.values())) >= KNOWN_TOPICS_MAX:
                 self._places.clear()
-            self._places[worker, topic] = place
+            self._places.setdefault(worker, {})[topic] = place
         return place
 
     def _place(self, worker: str, topic: str) -> _Place:

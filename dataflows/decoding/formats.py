@@ -21,6 +21,7 @@ FORMATS: Final[Mapping[str, Format]] = {
     "application/x-protobuf": decode_protobuf,
     "application/vnd.google.protobuf": decode_protobuf,
 }
+_AFTER_SPACE: Final = frozenset(bytes((byte,)) for byte in b"\t\n\r {[\xef") | {b""}  # what JSON may go on with
 SAYS_NOTHING: Final = frozenset({"", "text/plain", "application/octet-stream"})
 
 
@@ -37,15 +38,34 @@ class Formats:
         self._json = self._formats["application/json"]
         self._protobuf = self._formats["application/protobuf"]
 
+    def choose_all(self, content_types: Sequence[str | None], payloads: Sequence[bytes]) -> Sequence[Format | Flaw]:
+        """The format of each of ``payloads``."""
+        named = {content_type: self._named(content_type) for content_type in set(content_types)}
+        if len(named) == 1 and (form := named[content_types[0]]) is not None:
+            return [form] * len(payloads)
+        protobuf = self._protobuf
+        return [
+            # A ``Telemetry`` begins with its device id; 0x0A is also white space, which JSON may begin with.
+            protobuf
+            if named[content_type] is None and payload[:1] == b"\n" and payload[1:2] not in _AFTER_SPACE
+            else self.choose(content_type, payload)
+            for content_type, payload in zip(content_types, payloads, strict=True)
+        ]
+
     def choose(self, content_type: str | None, payload: bytes) -> Format | Flaw:
         """The format of ``payload``."""
-        if content_type is not None:
-            essence = content_type.partition(";")[0].strip().lower()
-            if essence not in SAYS_NOTHING:
-                return self._formats.get(essence) or self._unknown(essence)
+        if (form := self._named(content_type)) is not None:
+            return form
         if payload[:1] in (b"{", b"["):
             return self._json
         return self._json_after_all if looks_like_json(payload) else self._protobuf
+
+    def _named(self, content_type: str | None) -> Format | Flaw | None:
+        """The format that ``content_type`` names; None where the payload has to tell."""
+        if content_type is None:
+            return None
+        essence = content_type.partition(";")[0].strip().lower()
+        return None if essence in SAYS_NOTHING else self._formats.get(essence) or self._unknown(essence)
 
     def _unknown(self, essence: str) -> Flaw:
         known = ", ".join(sorted(self._formats))

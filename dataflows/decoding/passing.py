@@ -6,39 +6,50 @@ for one, is decoded and judged message by message, like every other format, and 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from dataflows.decoding.columns import ROWS_MAX, canonical_sizes, parse_all, suspicious, with_zeros
+from dataflows.decoding.columns import ROWS_MAX, Flags, Ints, canonical_sizes, parse_all, suspicious, with_zeros
 from schemas.telemetry_pb2 import Telemetry
 
 
-class Passed(NamedTuple):
-    """A payload with nothing wrong in its metrics, and what is still to be compared: "" and 0 where it does not say."""
+@dataclass(frozen=True, slots=True)
+class Passing:
+    """Payloads taken for ``Telemetry``, a row each.
 
-    device_id: str
-    ts: int
+    ``good``: nothing is wrong in its metrics, and it can go on as it is. Of those, ``device_ids`` and ``ts`` are still
+    to be judged: "" and 0 where one does not say.
+    """
+
+    device_ids: list[str]
+    ts: Ints
+    good: Flags
 
 
-def passed(payloads: Sequence[bytes], metrics_max: int) -> list[Passed | None]:
-    """For each of ``payloads``, all taken for ``Telemetry``: what it says; None where it cannot go on as it is."""
-    found: list[Passed | None] = []
-    for first in range(0, len(payloads), ROWS_MAX):
-        part = payloads[first : first + ROWS_MAX]
-        sizes = list(map(len, part))
-        columns = parse_all(part, sizes)
-        device_ids = pl.Series(pl.from_arrow(columns.device_id)).to_list()
-        found += map(Passed, device_ids, columns.ts.tolist())
-        flags = suspicious(columns, sizes, metrics_max) | (canonical_sizes(columns) != np.asarray(sizes))
-        for row in np.flatnonzero(with_zeros(columns) & ~flags).tolist():
-            flags[row] = not _has_nothing_else(part[row])
-        for row in np.flatnonzero(flags).tolist():
-            found[first + row] = None
-    return found
+def passing(payloads: Sequence[bytes], metrics_max: int) -> Passing:
+    """What ``payloads``, at least one, say."""
+    parts = [_part(payloads[first : first + ROWS_MAX], metrics_max) for first in range(0, len(payloads), ROWS_MAX)]
+    if len(parts) == 1:
+        return parts[0]
+    return Passing(
+        [device_id for part in parts for device_id in part.device_ids],
+        np.concatenate([part.ts for part in parts]),
+        np.concatenate([part.good for part in parts]),
+    )
+
+
+def _part(payloads: Sequence[bytes], metrics_max: int) -> Passing:
+    payloads = list(payloads)  # ptars takes no other sequence
+    sizes = list(map(len, payloads))
+    columns = parse_all(payloads, sizes)
+    flags = suspicious(columns, sizes, metrics_max) | (canonical_sizes(columns) != np.asarray(sizes))
+    for row in np.flatnonzero(with_zeros(columns) & ~flags).tolist():
+        flags[row] = not _has_nothing_else(payloads[row])
+    return Passing(pl.Series(pl.from_arrow(columns.device_id)).to_list(), columns.ts, ~flags)
 
 
 def _has_nothing_else(telemetry: bytes) -> bool:
