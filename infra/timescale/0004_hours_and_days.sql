@@ -134,6 +134,10 @@ create function day_start(day date, zone text) returns timestamptz language sql 
     select day::timestamp at time zone zone
 $$;
 
+create function hour_at_or_after(instant timestamptz) returns timestamptz language sql immutable parallel safe as $$
+    select date_bin('1 hour', instant + interval '59 minutes 59.999999 seconds', 'epoch')
+$$;
+
 -- Until when every partition of the log has closed its minutes; null where nothing was written yet.
 create function minutes_closed_until() returns timestamptz language sql stable as $$
     select min(closed_until) from progress where output = 'rollups_1m'
@@ -198,7 +202,7 @@ create function compute_day(zone text, the_day date, device text default null, o
 declare
     begins timestamptz := day_start(the_day, zone);
     ends timestamptz := day_start(the_day + 1, zone);
-    first_hour timestamptz := date_bin('1 hour', begins + interval '59 minutes 59.999999 seconds', 'epoch');
+    first_hour timestamptz := hour_at_or_after(begins);
     last_hour timestamptz := date_bin('1 hour', ends, 'epoch');
     which text;
 begin
