@@ -1,10 +1,10 @@
 """A sensor that shows one value and no other, where it used to vary.
 
-Rule: a rollup stands still if all its readings, and those of the rollup before, are one value. How many that do so in
-a row are too many, a series learns from itself: three times the second longest run it has had, and as many as chance
-alone makes once in ``once_in`` times, by the share of its rollups that varied before the run began. So a thermometer
-is stuck after a quarter of an hour, a coarse counter after hours, a switch after days, and a setpoint that hardly ever
-moves never.
+Rule: a rollup stands still if all its readings are one value, and one that the rollup before it had reached. How many
+that do so in a row are too many, a series learns from itself: three times the second longest run it has had, and as
+many as chance alone makes once in ``once_in`` times, by the share of its rollups that stood still before the run began.
+So a thermometer is stuck after a quarter of an hour, a coarse counter after hours, a switch after days, and a setpoint
+that hardly ever moves never.
 
 Of a run that began before ``learn_rollups`` were seen nothing is said: nights may be still as a rule, and two of them
 tell. Rollups are the clock: missing minutes do not count. What has stood still for ``forget_rollups`` is made so, and
@@ -25,7 +25,8 @@ VARIED_ROLLUPS: Final = 2_880  # the share of rollups that varied is of about th
 FADE: Final = 1.0 - 1.0 / 10_080  # a rollup: a run has lost two thirds of its length after a week of minutes
 _FIELDS: Final = {
     "rollups": Field((), np.int32),
-    "held": Field((), np.float64),  # the newest value
+    "lowest": Field((), np.float64),  # of the newest rollup
+    "highest": Field((), np.float64),
     "run": Field((), np.int32),  # rollups that stood still, up to the newest
     "still": Field((), np.float64),  # the share of rollups that did
     "still_before": Field((), np.float64),  # the same, when the run under way began
@@ -54,7 +55,7 @@ class Stuck:
 
     @property
     def fields(self) -> Mapping[str, Field]:
-        """48 bytes a series."""
+        """56 bytes a series."""
         return _FIELDS
 
     def step(self, state: State, rollups: Rollups) -> tuple[State, Scores]:
@@ -62,7 +63,8 @@ class Stuck:
         series = rollups.series
         held = {name: array[..., series] for name, array in state.items()}
         seen, begins = held["rollups"], held["run"] == 0
-        still = (seen > 0) & (rollups.min == rollups.max) & (rollups.min == held["held"])
+        reached = (rollups.min >= held["lowest"]) & (rollups.max <= held["highest"])
+        still = (seen > 0) & (rollups.min == rollups.max) & reached
         run = np.where(still, np.minimum(held["run"] + 1, _COUNT_MAX), 0)
         before = np.where(begins, held["still"], held["still_before"])
         known = seen - held["run"]  # rollups before the run
@@ -73,7 +75,8 @@ class Stuck:
         ended = np.where(still, 0, held["run"]).astype(np.float64)
         learned = {
             "rollups": np.minimum(seen + 1, _COUNT_MAX),
-            "held": rollups.max,
+            "lowest": rollups.min,
+            "highest": rollups.max,
             "run": run,
             "still": held["still"] + pace * (still - held["still"]),
             "still_before": before,

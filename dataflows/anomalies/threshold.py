@@ -35,9 +35,9 @@ def excess(value: Floats, side: Side, limit: float, clear: float) -> Floats:
 
 
 def bounds(side: Side, limit: Floats) -> tuple[Floats, Floats]:
-    """(lower, upper) of what is allowed; the open end is NaN."""
-    open_end = np.full(len(limit), np.nan)
-    return (open_end, limit) if side == "above" else (limit, open_end)
+    """(lower, upper) of what is allowed: the open end is infinite, or NaN where the limit is."""
+    endless = np.where(np.isnan(limit), np.nan, np.inf)
+    return (-endless, limit) if side == "above" else (limit, endless)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Threshold:
     """The detector of this file; see ``Detector``. ``of`` is the column of the rollup that is judged.
 
     ``above`` 90 flags what is more than 90, ``below`` what is less; an episode lasts until the value is at ``clear``
-    or better. It expects nothing but the band: ``expected`` and the open end are NaN.
+    or better. It expects nothing but the band: ``expected`` is NaN.
     """
 
     side: Side = "above"

@@ -70,4 +70,5 @@ def test_the_band_says_how_far_it_may_have_come() -> None:
     """In the metric's unit: a span ago it was 10, at 2 a minute over 5 minutes it may be 20."""
     (said,) = feed(Rate("above", 2.0, span_mins=5.0), [minutely(np.array([10.0, 10, 10, 10, 10, 99]))])
     assert said.upper[5] == 20.0
-    assert np.isnan(said.lower).all()
+    assert said.lower[5] == -np.inf
+    assert np.isnan([said.upper[0], said.lower[0]]).all()

@@ -109,3 +109,18 @@ def test_a_run_that_happened_once_teaches_nothing() -> None:
     value[5 * DAY :] = 2.0
     flagged = _flagged(value)
     assert next(row for row in flagged if row >= 5 * DAY) - 5 * DAY <= 50
+
+
+def test_the_minute_in_which_it_got_stuck_is_reckoned_with() -> None:
+    """Readings vary, then a value of that minute stays: the next minute stands still already. A value that no reading
+    of the minute before had reached is a move."""
+    detector = Stuck(after_rollups=3, learn_rollups=30, once_in=10.0)
+    for value, minutes in ((20.5, 3), (99.0, 4)):
+        state, scores = blank(detector, 1), []
+        for row in range(60):
+            low, high = (20.0, 21.0) if row < 50 else (value, value)
+            parts = [np.full(1, each) for each in ((low + high) / 2, 0.0, low, high)]
+            rollups = Rollups(np.arange(1), np.full(1, row * 60_000), *parts, np.full(1, 4), (row + 1) * 60_000)
+            state, said = detector.step(state, rollups)
+            scores.append(float(said.score[0]))
+        assert next(row for row, score in enumerate(scores) if score >= 0.5) == 50 + minutes - 1

@@ -67,9 +67,9 @@ def test_the_limit_explains() -> None:
     """The band is the limit on one side and open on the other; nothing is expected."""
     (above,) = feed(Threshold("above", 90.0, clear=85.0), [minutely(np.array([95.0]))])
     (below,) = feed(Threshold("below", 5.0), [minutely(np.array([95.0]))])
-    assert above.upper.tolist() == [90.0]
-    assert below.lower.tolist() == [5.0]
-    assert np.isnan([*above.lower, *above.expected, *below.upper, *below.expected]).all()
+    assert [-np.inf, 90.0] == [*above.lower, *above.upper]
+    assert [5.0, np.inf] == [*below.lower, *below.upper]
+    assert np.isnan([*above.expected, *below.expected]).all()
 
 
 def test_parameters_are_in_the_version() -> None:
