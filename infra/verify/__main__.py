@@ -79,7 +79,7 @@ def show(books: Books, log: KafkaLog, settings: Settings) -> None:
     lines: list[list[object]] = []
     for day in books.days:
         lines += [[day.day, partition, sum(said), None] for partition, said in sorted(day.ledger.items())]
-        lines.append([day.day, "all", day.in_ledger, day.in_rows])
+        lines.append([day.day, "all", day.in_ledger, "expired" if day.expired else day.in_rows])
     print(*table(["day (UTC)", "partition", "in the ledger", "in rows"], lines), sep="\n", end="\n\n")
 
 
@@ -101,7 +101,9 @@ def show_archive(archived: archive.Archived, log: KafkaLog, settings: Settings) 
 
 
 def check_rows(settings: Settings, books: Books, log: KafkaLog, since_ms: int) -> Iterator[Finding]:
-    """The log replayed by other code, and every row compared."""
+    """The log replayed by other code, and every row compared that has not expired."""
+    if books.rows_from is not None:
+        since_ms = max(since_ms, round(datetime.combine(books.rows_from, datetime.min.time(), UTC).timestamp() * 1000))
     told = archive.told(settings)
     expected: dict[replay.Key, replay._Sums] = {}
     home: dict[replay.Key, int] = {}

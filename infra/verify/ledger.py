@@ -1,9 +1,12 @@
 """The fast check: the ledger's equations, against progress, the table, the late readings and the log's own offsets.
 
-    position − start = messages + ticks + refused + gaps
-    readings         = counted + late + duplicates + late_duplicates + open
+    position − start = messages + ticks + refused + gaps + forfeited
+    readings         = counted + late + duplicates + late_duplicates + open + lost
+    per partition    forfeited and lost are the sums of its forfeits
     per day          sum(count) of the table = counted + late of ledger_days, all partitions together
     per partition    sum over its days = counted, late of its ledger; its late readings are as many as late says
+
+Days that retention dropped are expired, not missing: of them only the ledger is left, and no rows are asked for.
 
 Everything of the database is read in one snapshot; the log is asked afterwards, so it can only be ahead.
 """
@@ -25,13 +28,23 @@ from schemas.progress import Anchor, Counts
 
 _PARTITIONS = """
     select partition, start, position, resume, topic_id, anchor_offset, anchor_timestamp, anchor_checksum,
-           messages, ledger.ticks, refused, gaps, readings, counted, late, duplicates, late_duplicates, open
+           messages, ledger.ticks, refused, gaps, readings, counted, late, duplicates, late_duplicates, open,
+           array[forfeited, lost],
+           (select array[coalesce(sum(f.offsets), 0)::bigint, coalesce(sum(f.lost), 0)::bigint] from forfeits f
+            where (f.flow, f.topic, f.partition) = (progress.flow, progress.topic, progress.partition))
     from progress join ledger using (flow, topic, partition)
     where flow = %s and topic = %s order by partition
 """
 DAYS = "select partition, day, counted, late from ledger_days where flow = %s and topic = %s order by day, partition"
-_LATE = "select partition, count(*) from late_readings where flow = %s group by partition"
-_TABLE = "select (bucket at time zone 'utc')::date, sum(count)::bigint, sum(revision)::bigint from {} group by 1"
+_LATE = """
+    select partition, count(*) from late_readings
+    where flow = %s and event_time >= coalesce(%s::date, '-infinity') at time zone 'utc' group by partition
+"""
+_EXPIRED = "select name, (expired_until at time zone 'utc')::date from time_tables where expired_until is not null"
+_TABLE = """
+    select (bucket at time zone 'utc')::date, sum(count)::bigint, sum(revision)::bigint from {}
+    where bucket >= coalesce(%s::date, '-infinity') at time zone 'utc' group by 1
+"""
 _BY_DEVICE = "select device_id, sum(count)::bigint from {} where (bucket at time zone 'utc')::date = %s group by 1"
 
 
@@ -46,6 +59,8 @@ class Account:
     topic_id: str
     anchor: Anchor | None
     counts: Counts
+    given_up: tuple[int, int] = (0, 0)  # offsets, readings, by the ledger
+    decided: tuple[int, int] = (0, 0)  # the same, by the decisions in forfeits
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +71,7 @@ class Day:
     in_rows: int
     revisions: int
     ledger: Mapping[int, tuple[int, int]]
+    expired: bool = False
 
     @property
     def in_ledger(self) -> int:
@@ -70,6 +86,8 @@ class Books:
     days: Sequence[Day]
     late_rows: Mapping[int, int]
     by_device: Mapping[date, Mapping[str, int]]  # of days whose sums differ
+    late_from: date | None = None  # the first day whose late readings have not expired
+    rows_from: date | None = None  # the first day whose rows have not
 
 
 def read_books(conninfo: str, flow: str, topic: str, table: str) -> Books:
@@ -77,24 +95,31 @@ def read_books(conninfo: str, flow: str, topic: str, table: str) -> Books:
     with timescale_connection.connect_or_say(conninfo, "ionwax verify") as connection:
         connection.execute("begin transaction isolation level repeatable read read only")
         try:
-            return _read(connection, flow, topic, sql.Identifier(table))
+            return _read(connection, flow, topic, table)
         except psycopg.Error as error:
             raise timescale_connection.operator_error(error) or error from None
 
 
-def _read(connection: Connection, flow: str, topic: str, table: sql.Identifier) -> Books:
-    accounts = read_accounts(connection, flow, topic)
+def _read(connection: Connection, flow: str, topic: str, name: str) -> Books:
+    accounts, table = read_accounts(connection, flow, topic), sql.Identifier(name)
+    first_days: dict[str, date] = dict(connection.execute(_EXPIRED).fetchall())
+    first, late_from = first_days.get(name), first_days.get("late_readings")
     ledger: dict[date, dict[int, tuple[int, int]]] = defaultdict(dict)
     for partition, day, counted, late in connection.execute(DAYS, [flow, topic]):
         ledger[day][partition] = (counted, late)
-    rows = {day: (count, revisions) for day, count, revisions in connection.execute(sql.SQL(_TABLE).format(table))}
-    days = [Day(day, *rows.get(day, (0, 0)), ledger.get(day, {})) for day in sorted(rows.keys() | ledger.keys())]
+    found = connection.execute(sql.SQL(_TABLE).format(table), [first])
+    rows = {day: (count, revisions) for day, count, revisions in found}
+    days = [
+        Day(day, *rows.get(day, (0, 0)), ledger.get(day, {}), first is not None and day < first)
+        for day in sorted(rows.keys() | ledger.keys())
+    ]
     by_device: dict[date, dict[str, int]] = {
         day.day: dict(connection.execute(sql.SQL(_BY_DEVICE).format(table), [day.day]).fetchall())
         for day in days
-        if day.in_rows != day.in_ledger
+        if day.in_rows != day.in_ledger and not day.expired
     }
-    return Books(accounts, days, dict(connection.execute(_LATE, [flow]).fetchall()), by_device)
+    late_rows = dict(connection.execute(_LATE, [flow, late_from]).fetchall())
+    return Books(accounts, days, late_rows, by_device, late_from, first)
 
 
 def read_accounts(connection: Connection, flow: str, topic: str) -> list[Account]:
@@ -103,9 +128,11 @@ def read_accounts(connection: Connection, flow: str, topic: str) -> list[Account
 
 
 def _account(row: Sequence[Any]) -> Account:
-    partition, start, position, resume, topic_id, offset, timestamp, checksum, *counts = row
+    partition, start, position, resume, topic_id, offset, timestamp, checksum, *counts, given_up, decided = row
     anchor = None if offset is None else Anchor(offset, timestamp, checksum)
-    return Account(partition, start, position, resume, topic_id, anchor, Counts(*counts))
+    return Account(
+        partition, start, position, resume, topic_id, anchor, Counts(*counts), tuple(given_up), tuple(decided)
+    )
 
 
 def check_books(books: Books) -> Iterator[Finding]:
@@ -113,6 +140,8 @@ def check_books(books: Books) -> Iterator[Finding]:
     for account in books.accounts:
         yield from check_account(account, books)
     for day in books.days:
+        if day.expired:
+            continue
         if day.in_rows != day.in_ledger:
             yield from _locate(day, books)
         late = sum(late for _, late in day.ledger.values())
@@ -123,24 +152,30 @@ def check_books(books: Books) -> Iterator[Finding]:
 def check_account(account: Account, books: Books) -> Iterator[Finding]:
     partition, counts = account.partition, account.counts
     covered = account.position - account.start
-    if counts.offsets != covered:
+    forfeited, lost = account.given_up
+    if counts.offsets + forfeited != covered:
         yield Finding(
-            f"{covered} offsets were passed, the ledger explains {counts.offsets}",
+            f"{covered} offsets were passed, the ledger explains {counts.offsets + forfeited}",
             partition,
             None,
             account.start,
             account.position - 1,
         )
-    if counts.unexplained:
-        words = f"{counts.readings} readings came in, the ledger explains {counts.readings - counts.unexplained}"
-        yield Finding(words, partition)
+    if counts.unexplained != lost:
+        explained = counts.readings - counts.unexplained + lost
+        yield Finding(f"{counts.readings} readings came in, the ledger explains {explained}", partition)
+    if account.given_up != account.decided:
+        words = "the ledger has {} offsets and {} readings given up, forfeits {} and {}"
+        yield Finding(words.format(*account.given_up, *account.decided), partition)
     for name, said in (("counted", counts.counted), ("late", counts.late)):
         index = ("counted", "late").index(name)
         by_day = sum(day.ledger.get(partition, (0, 0))[index] for day in books.days)
         if by_day != said:
             yield Finding(f"the ledger has {said} {name}, its days have {by_day}", partition)
-    if (kept := books.late_rows.get(partition, 0)) != counts.late:
-        yield Finding(f"the ledger has {counts.late} late, late_readings holds {kept}", partition)
+    kept, late_from = books.late_rows.get(partition, 0), books.late_from or date.min
+    expired = sum(day.ledger.get(partition, (0, 0))[1] for day in books.days if day.day < late_from)
+    if kept != counts.late - expired:
+        yield Finding(f"the ledger has {counts.late - expired} late, late_readings holds {kept}", partition)
 
 
 def _locate(day: Day, books: Books) -> Iterator[Finding]:
