@@ -1,7 +1,9 @@
 -- What was given up by hand, and what was sent again by hand: both are to be explained for ever.
 
--- Offsets of a log that a flow will never account for, by an operator's decision (./justw forfeit). With them
+-- Where a flow went on although the log was not as it was on record, by an operator's decision (./justw forfeit). With
+-- the sums of these
 --     position - start = messages + ticks + refused + gaps + forfeited
+--     readings         = counted + late + duplicates + late_duplicates + open + lost
 create table forfeits (
     flow      text        not null,
     topic     text        not null,
@@ -10,18 +12,26 @@ create table forfeits (
     reason    text        not null,
     first     bigint      not null,
     next      bigint      not null,
+    offsets   bigint      not null,
+    lost      bigint      not null,
     topic_id  text        not null,
     before    jsonb       not null,
     by        text        not null,
     primary key (flow, topic, partition, at)
 );
-comment on column forfeits.first is 'The first offset given up; with next the same, none was, and only the log was accepted as it is.';
-comment on column forfeits.next is 'The first offset after them: where the flow goes on.';
-comment on column forfeits.topic_id is 'Of the log that the offsets are of.';
-comment on column forfeits.before is 'The progress as it stood.';
+comment on column forfeits.first is 'The position as it was: the offset that would have been accounted for next.';
+comment on column forfeits.next is 'Where the flow went on.';
+comment on column forfeits.offsets is
+    'What the ledger''s forfeited grew by: offsets given up or, below 0, numbers that the log gives a second time.';
+comment on column forfeits.lost is 'Readings of windows that were open, which the log no longer has.';
+comment on column forfeits.topic_id is 'Of the log that the flow went on with.';
+comment on column forfeits.before is 'The progress as it was.';
 
-alter table ledger add forfeited bigint not null default 0;
-comment on column ledger.forfeited is 'Offsets given up by ./justw forfeit, or renumbered by a log made again; forfeits has each decision.';
+alter table ledger
+    add forfeited bigint not null default 0,
+    add lost bigint not null default 0;
+comment on column ledger.forfeited is 'Offsets that position passed without accounting for them; forfeits has each decision.';
+comment on column ledger.lost is 'Readings that were open when their records went; forfeits has each decision.';
 
 -- Dead letters that were decoded again and sent to the log (./justw redrive): each once.
 create table redriven (
