@@ -65,13 +65,12 @@ class Judge:
     def revise(self, rollups: pl.DataFrame) -> list[Flag]:
         """Minutes that were judged have other values now, one after the other. Opens, closes and teaches nothing."""
         series = self.known.find(rollups).to_list()
-        columns = (rollups[name].to_list() for name in ("bucket", "mean", "revision"))
         return [
             self._flag(lane, *found)
-            for number, bucket, value, revision in zip(series, *columns, strict=True)
+            for number, row in zip(series, rollups.iter_rows(named=True), strict=True)
             if number is not None
             for lane in self.lanes.values()
-            if (found := lane.revise(number, bucket, value, revision)) is not None
+            if (found := lane.revise(number, row["bucket"], row, row["revision"])) is not None
         ]
 
     def open_episodes(self) -> dict[str, Episode]:

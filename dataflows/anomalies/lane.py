@@ -5,7 +5,7 @@ answer. What a window was told is kept for 15 minutes, so that a minute that lat
 against the band that was predicted for it; the model's state does not change by that.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -73,6 +73,12 @@ class Lane:
     def by_device(self) -> bool:
         return self.watch.subject == "device"
 
+    @property
+    def of(self) -> str:
+        """The column of a rollup that is judged, and that flags give as ``value``: the mean, unless the detector has
+        another."""
+        return getattr(self.watch.detector, "of", "mean")
+
     def admit(self, known: Known) -> None:
         """Give slots to the subjects of series that are new."""
         places = []
@@ -97,7 +103,7 @@ class Lane:
         order = np.argsort(scores.series, kind="stable")
         slots, score = scores.series[order], scores.score[order]
         value = np.full(len(self.subject), np.nan)
-        value[rollups.series] = rollups.mean
+        value[rollups.series] = getattr(rollups, self.of)
         revisions = np.zeros(len(self.subject), np.int64)
         revisions[rollups.series] = revision
         heard = ~np.isnan(value[slots])
@@ -124,7 +130,7 @@ class Lane:
         self.said = [past for past in self.said if past.end > window.end - KEPT_MS] + [said]
         return said, turn
 
-    def revise(self, series: int, start: int, value: float, revision: int) -> tuple[Said, int] | None:
+    def revise(self, series: int, start: int, row: Mapping[str, float], revision: int) -> tuple[Said, int] | None:
         """Judge a revised minute again; what is said of it now, and where. None where it makes no flag, and was none.
 
         A device watch does not: late readings show that a device spoke, and that is known by then.
@@ -138,6 +144,7 @@ class Lane:
         heard = at < len(said.slots) and said.slots[at] == slot and not np.isnan(said.value[at])
         if not heard or revision <= said.revision[at]:
             return None
+        value = row[self.of]
         again = self._again(said, at, value)
         said.score[at], said.value[at], said.revision[at] = again, value, revision
         return (said, at) if said.opened[at] != NEVER or again >= self.watch.flag_at else None
