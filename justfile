@@ -34,19 +34,23 @@ notebook *args: (_sync "notebook")
     @PYTHONPATH="$PWD" exec python -m jupyterlab --notebook-dir=notebooks \
         $([ "$(id -u)" != 0 ] || echo --allow-root) "$@"
 
-# Run a dataflow with bytewax.run: run minute_rollups --settings infra/settings/prod.yaml
+# Run a dataflow with bytewax.run: run minute_rollups --settings infra/settings/prod.yaml --processes 2
 [group("operate")]
 [no-exit-message]
-run flow *args:
-    @flow=$1 settings=infra/settings/dev.yaml; shift; \
-        if [ "${1-}" = --settings ]; then settings=${2?--settings needs a file}; shift 2; fi; \
-        exec python -m bytewax.run "dataflows.$flow:flow('$settings')" -s 1 "$@"
+run *args:
+    @exec python -m infra.supervise "$@"
 
 # Apply the migrations that the database has not seen
 [group("operate")]
 [no-exit-message]
 migrate *args:
     @exec python -m infra.migrate "$@"
+
+# Partitions, hours and days, retention, beside the dataflows: maintain --every 60s
+[group("operate")]
+[no-exit-message]
+maintain *args:
+    @exec python -m infra.maintain "$@"
 
 # Create and check the Kafka topics
 [group("operate")]
@@ -71,6 +75,12 @@ dead-letters *args:
 [no-exit-message]
 redrive *args:
     @exec python -m infra.letters.redrive "$@"
+
+# Go on with a log that a flow refuses, and write down what is given up by that: forfeit --settings FILE --at end --yes
+[group("operate")]
+[no-exit-message]
+forfeit *args:
+    @exec python -m infra.forfeit "$@"
 
 # The simulated fleet against any broker: load --users 10 --rate 100 --for 1m --record sent.jsonl
 [group("operate")]

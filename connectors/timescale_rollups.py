@@ -5,6 +5,7 @@ the end, to the bit. A rollup whose key exists (one device in two partitions) is
 over it.
 """
 
+import logging
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ import polars as pl
 from connectors import timescale_connection
 from connectors.checkpoint import Publisher
 from connectors.timescale_connection import Connection
+from connectors.timescale_edition import edition
 from connectors.timescale_hours import MINUTES, note_hours
 from connectors.timescale_late import Archive, LateReadings
 from connectors.timescale_rows import ROWS_AT_ONCE, Key, RollupRows, Row, check_table, sql_columns
@@ -27,6 +29,8 @@ from schemas.progress import Claim, Counts
 from schemas.record import Record
 from schemas.rollup_pb2 import Rollup
 from schemas.rollup_records import encode
+
+log = logging.getLogger("ionwax.timescale")
 
 DAY_MS: Final = 86_400_000
 CLOSED: Final = "closed"
@@ -164,6 +168,7 @@ def check_tables(conninfo: str, table: str) -> None:
             if connection.execute("select to_regclass(%s)", [name]).fetchone() == (None,):
                 raise OperatorError(f"Table {name} is missing: run ./justw migrate.")
         check_table(connection, table)
+        log.info("%s", edition(connection))
 
 
 def _frame(rows: Sequence[Row]) -> pl.DataFrame:

@@ -21,6 +21,7 @@ YEARS_SECS: Final = 10 * 366 * DAY_SECS  # bounds what nobody needs longer, and 
 
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Secs = Annotated[float, Meta(ge=0, le=YEARS_SECS)]
+KeptDays = Annotated[int, Meta(ge=2, le=36_500)]
 SomeSecs = Annotated[float, Meta(ge=0.001, le=YEARS_SECS)]  # at least a millisecond
 Text = Annotated[str, Meta(min_length=1)]
 # Names that go into SQL, and Kafka topics: https://kafka.apache.org/documentation/#topicconfigs
@@ -179,6 +180,15 @@ class FlagSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError("alert_topic is too long, or begins with $, which belongs to the broker")
 
 
+class RetentionSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    readings_days: KeptDays | None = 30  # None: for ever, here and below
+    minutes_days: KeptDays | None = 400  # late readings too
+    hours_days: KeptDays | None = None
+    days_days: KeptDays | None = None
+    flags_days: KeptDays | None = 400
+    columnstore_after_days: Annotated[int, Meta(ge=1, le=36_500)] | None = 8  # None: never
+
+
 class MetricsSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     host: Text = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 0  # of the first process; each further one of a flow adds its index
@@ -196,6 +206,7 @@ class Settings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     output: OutputSettings = OutputSettings()
     archive: ArchiveSettings = ArchiveSettings()
     flags: FlagSettings = FlagSettings()
+    retention: RetentionSettings = RetentionSettings()
     metrics: MetricsSettings = MetricsSettings()
 
     def __post_init__(self) -> None:
@@ -213,6 +224,15 @@ class Settings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 "mqtt.topic would receive what is sent to flags.alert_topic, ingest its own alerts: let one of them "
                 "begin with another word, or set flags.alerts to false"
             )
+
+        for name in ("minutes_days", "readings_days"):
+            kept_days = getattr(self.retention, name)
+            if kept_days is not None and self.windows.event_age_max_secs >= kept_days * DAY_SECS:
+                raise ValueError(
+                    f"retention.{name} is {kept_days}, and windows.event_age_max_secs accepts readings that are older: "
+                    "they would fall on days that were dropped. Keep more days, or accept less than "
+                    f"{kept_days * DAY_SECS} s"
+                )
 
     def to_builtins(self) -> dict[str, Any]:
         """The settings as plain values, secrets included: for digests and tests, never for a log."""

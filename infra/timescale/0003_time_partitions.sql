@@ -139,8 +139,39 @@ begin
 end
 $$;
 
--- A rollup table for windows of any length, as before, now divided by time: a day a partition.
-create or replace function create_rollup_table(name text) returns void language plpgsql as $$
+-- On TimescaleDB's Timescale edition: the columnstore by columnstore_after, one segment a series, in order of time.
+-- Answers with whether there is one. Late readings have none: they are few, and are found by their identity.
+create function keep_columnstore(table_name text) returns boolean language plpgsql as $$
+#variable_conflict use_variable
+declare
+    their time_tables;
+begin
+    select * into their from time_tables where name = table_name;
+    if not found or store_edition() <> 'timescale' then
+        return false;
+    elsif not exists (select from timescaledb_information.hypertables h
+        where h.hypertable_schema = current_schema and h.hypertable_name = table_name)
+    then
+        return false;
+    end if;
+    execute format('call remove_columnstore_policy(%L, if_exists => true)', quote_ident(table_name));
+    if their.columnstore_after is null then
+        return false;
+    end if;
+    if not (select compression_enabled from timescaledb_information.hypertables h
+        where h.hypertable_schema = current_schema and h.hypertable_name = table_name)
+    then
+        execute format('alter table %I set (timescaledb.enable_columnstore = true, '
+            'timescaledb.segmentby = ''device_id, metric'', timescaledb.orderby = %L)', table_name, quote_ident(their.time_column));
+    end if;
+    execute format('call add_columnstore_policy(%L, after => %L::interval)', quote_ident(table_name), their.columnstore_after);
+    return true;
+end
+$$;
+
+-- A rollup table for windows of any length, as before, now divided by time.
+drop function create_rollup_table(text);
+create function create_rollup_table(name text, width interval default '1 day') returns void language plpgsql as $$
 begin
     execute format($table$
         create table %I (
@@ -167,7 +198,7 @@ begin
         'Sum of squared deviations from the mean: the variance is m2 / (count - 1).');
     execute format('comment on column %I.revision is %L', name,
         'Late readings that the row has taken in since its window closed; the highest revision is the newest.');
-    perform partition_by_time(name, 'bucket', interval '1 day');
+    perform partition_by_time(name, 'bucket', width);
 end
 $$;
 

@@ -82,8 +82,8 @@ create aggregate combine(
     first double precision, last double precision, first_ts timestamptz, last_ts timestamptz
 ) (sfunc = combine_step, stype = rollup_partial, combinefunc = combine_partials, parallel = safe);
 
-select create_rollup_table('rollups_1h');
-select create_rollup_table('rollups_1d');
+select create_rollup_table('rollups_1h', interval '30 days');
+select create_rollup_table('rollups_1d', interval '360 days');
 comment on table rollups_1h is 'One row a series and hour that is over; the view hours has the running ones too.';
 comment on table rollups_1d is 'One row a series and day, in the site''s time zone, that is over; the view days has the running ones too.';
 comment on column rollups_1d.bucket is 'When the day began where the device is: 23 or 25 hours before the next where clocks change.';
@@ -330,3 +330,31 @@ begin
 end
 $$;
 create trigger move_days after insert or delete or update of timezone on devices for each row execute function move_days();
+
+-- The same as ./justw maintain, as a job of TimescaleDB's (add_job): a transaction a part.
+create procedure maintain_job(job_id int, config jsonb) language plpgsql as $$
+declare
+    one text;
+begin
+    while refresh_rollups() > 0 loop
+        commit;
+    end loop;
+    for one in select name from time_tables order by name loop
+        perform expire_partitions(one);
+        commit;
+    end loop;
+end
+$$;
+
+-- Let TimescaleDB maintain itself each minute, where it has jobs; answers with whether it does.
+create function keep_job() returns boolean language plpgsql as $$
+begin
+    if store_edition() <> 'timescale' then
+        return false;
+    end if;
+    if not exists (select from timescaledb_information.jobs where proc_name = 'maintain_job' and proc_schema = current_schema) then
+        execute format('select add_job(%L::regproc, interval ''1 minute'')', current_schema || '.maintain_job');
+    end if;
+    return true;
+end
+$$;
