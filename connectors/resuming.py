@@ -181,7 +181,7 @@ def _refuse_other_topic(log: Log, flow: str, partition: int, topic_id: str, stan
         raise OperatorError(
             f"Topic {log.topic} was deleted and made again since flow {flow} read it (its id was {standing.topic_id} "
             f"and is {topic_id}): offset {standing.progress.position} of partition {partition} means another record "
-            f"now. {_ANEW}"
+            f"now. {_go_on(log, flow, ' --at beginning')}"
         )
 
 
@@ -190,12 +190,14 @@ def _refuse_gap(log: Log, flow: str, partition: int, bounds: tuple[int, int], pr
     if high < progress.position:
         raise OperatorError(
             f"Partition {partition} of {log.topic} ends at offset {high}, before position {progress.position} of flow "
-            f"{flow}: records that are counted already are missing from the log. Did the cluster lose data? {_ANEW}"
+            f"{flow}: records that are counted already are missing from the log. Did the cluster lose data? "
+            f"{_go_on(log, flow)}"
         )
     if low > progress.resume:
         raise OperatorError(
             f"Partition {partition} of {log.topic} begins at offset {low}, and flow {flow} has to go on from "
-            f"{progress.resume}: retention deleted {low - progress.resume} offsets that it needs. {_ANEW}"
+            f"{progress.resume}: retention deleted {low - progress.resume} offsets that it needs. "
+            f"{_go_on(log, flow)}"
         )
 
 
@@ -206,7 +208,7 @@ def _refuse_other_records(log: Log, flow: str, partition: int, bounds: tuple[int
         raise OperatorError(
             f"Partition {partition} of {log.topic} is not the log that flow {flow} read: the record at offset "
             f"{anchor.offset} differs from the one on record. Is this another cluster, or one restored from a "
-            f"backup? {_ANEW}"
+            f"backup? {_go_on(log, flow, ' --at beginning|position|end')}"
         )
 
 
@@ -215,11 +217,15 @@ def _refuse_growth(log: Log, flow: str, total: int, standing: Mapping[int, Stand
     if before - {total}:
         raise OperatorError(
             f"Topic {log.topic} had {max(before)} partitions when flow {flow} claimed it and has {total} now: devices "
-            f"lie in other partitions than before. {_ANEW}"
+            "lie in other partitions than before. (Before partitions are added, stop ingest and let the flow read to "
+            f"the end.) {_go_on(log, flow)}"
         )
 
 
-_ANEW: Final = (
-    "Nothing was claimed or written. To count the log as it is now, beside the rows there are, give the flow another "
-    "flow.name and output.table."
-)
+def _go_on(log: Log, flow: str, how: str = "") -> str:
+    """What can be done: everything that a flow refuses, somebody who knows more can decide."""
+    return (
+        f"Nothing was claimed or written. To go on with the log as it is, and write down what is given up: ./justw "
+        f"forfeit --settings FILE --flow {flow} --topic {log.topic}{how}. To count it anew beside the rows there are, "
+        "give the flow another flow.name and output.table."
+    )

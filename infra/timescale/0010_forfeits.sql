@@ -48,3 +48,12 @@ create table redriven (
 comment on column redriven.sent is
     'False where a redrive was killed: whether its records are in the log is then read from log_ends on.';
 comment on column redriven.log_ends is 'Ends of the log''s partitions before the records were sent.';
+
+-- Writers may take back what they noted and did not send; all else they were given by 0008_roles.sql.
+do $$
+begin
+    if exists (select from pg_roles where rolname = 'ionwax_writer') then
+        grant delete on redriven to ionwax_writer;
+    end if;
+end
+$$;

@@ -104,6 +104,8 @@ def check_rows(settings: Settings, books: Books, log: KafkaLog, since_ms: int) -
     """The log replayed by other code, and every row compared that has not expired."""
     if books.rows_from is not None:
         since_ms = max(since_ms, round(datetime.combine(books.rows_from, datetime.min.time(), UTC).timestamp() * 1000))
+    if not since_ms and any(account.decided != (0, 0) for account in books.accounts):
+        raise OperatorError("the flow went on by ./justw forfeit with another log; give --since a time after that")
     told = archive.told(settings)
     expected: dict[replay.Key, replay._Sums] = {}
     home: dict[replay.Key, int] = {}

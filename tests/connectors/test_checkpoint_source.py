@@ -85,6 +85,7 @@ def test_a_log_that_is_not_the_one_on_record_is_refused_before_anything_is_claim
     with pytest.raises(OperatorError, match=said) as refused:
         first_items(ResumingSource(log, store(begun_url)))
     assert "Nothing was claimed" in str(refused.value)
+    assert "./justw forfeit --settings FILE --flow minute_rollups --topic raw.events" in str(refused.value)
     assert generations(begun_url) == before
 
 

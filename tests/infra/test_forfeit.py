@@ -1,0 +1,172 @@
+"""Going on where a log is not as it is on record: what is given up is written down, and explained by verify."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
+
+from connectors import kafka_client, kafka_topics
+from connectors.checkpoint import Standing
+from connectors.kafka import KafkaLog
+from connectors.kafka_sink import Publisher
+from connectors.resuming import ResumingSource
+from connectors.timescale import TimescaleStore
+from dataflows.decoding.ticks import tick_records
+from infra.forfeit.__main__ import forfeit
+from infra.forfeit.decision import At, Decision, Found, Undecided, Wrong, decide
+from infra.verify.__main__ import check
+from schemas.arrivals import Tick
+from schemas.errors import OperatorError
+from schemas.progress import Anchor, Progress
+from schemas.record import Record
+from schemas.telemetry_pb2 import Telemetry
+from tests.topology import Topology, topology, wait_for
+
+ANCHOR = Anchor(99, 1_000, 7)
+STANDING = Standing(Progress(position=100, resume=80, start=10, anchor=ANCHOR), "topic-1", 3)
+
+
+def found(
+    topic_id: str = "topic-1", low: int = 0, high: int = 120, partitions: int = 3, anchor: Anchor | None = ANCHOR
+) -> Found:
+    return Found(topic_id, low, high, partitions, anchor)
+
+
+@pytest.mark.parametrize(
+    ("now", "at", "expected"),
+    [
+        (found(), None, None),
+        (found(low=80), "beginning", None),
+        (found(low=90), None, Decision(Wrong.DELETED, 100, 90, True)),
+        (found(low=110, anchor=None), "beginning", Decision(Wrong.DELETED, 110, 110, True)),
+        (found(high=90, anchor=None), None, Decision(Wrong.ENDS_EARLY, 90, 80, True)),
+        (found(high=50, anchor=None), None, Decision(Wrong.ENDS_EARLY, 50, 50, True)),
+        (found(partitions=4), None, Decision(Wrong.GROWN, 100, 80, True)),
+        (found("topic-2", low=3), "beginning", Decision(Wrong.OTHER_TOPIC, 3, 3, False)),
+        (found("topic-2"), "end", Decision(Wrong.OTHER_TOPIC, 120, 120, False)),
+        (found("topic-2"), "position", Decision(Wrong.OTHER_TOPIC, 100, 80, False)),
+        (found("topic-2", high=60), "position", Decision(Wrong.OTHER_TOPIC, 60, 60, False)),
+        (found(anchor=Anchor(99, 1_000, 8)), "end", Decision(Wrong.OTHER_RECORDS, 120, 120, False)),
+    ],
+)  # fmt: skip
+def test_only_what_the_log_no_longer_has_is_given_up(now: Found, at: At | None, expected: Decision | None) -> None:
+    """The position moves no further than it must, and never below what the log has."""
+    assert decide(STANDING, now, at) == expected
+
+
+@pytest.mark.parametrize("now", [found("topic-2"), found(anchor=None)])
+def test_of_another_log_a_person_has_to_say_what_its_records_are(now: Found) -> None:
+    """New, the same, or of no interest: nothing tells, so nothing is guessed."""
+    with pytest.raises(Undecided):
+        decide(STANDING, now, None)
+
+
+@pytest.fixture
+def flows(tmp_path: Path, kafka_bootstrap: str, database_url: str) -> Iterator[Topology]:
+    with topology(tmp_path, kafka_bootstrap, database_url, "mqtt://127.0.0.1:1") as made:
+        yield made
+
+
+def append(flows: Topology, number: int, minute: int, partitions: int = 3) -> None:
+    """As many records of a minute to each partition, and no tick: the minute is open."""
+    publisher = Publisher(flows.settings.kafka)
+    for partition in range(partitions):
+        for index in range(number):
+            ts = minute * 60_000 + index
+            value = Telemetry(device_id=f"d-{partition}", ts=ts, metrics={"a": index}).SerializeToString()
+            publisher.send(Record(flows.settings.kafka.events_topic, value, b"d", partition=partition, timestamp_ms=ts))
+    publisher.flush()
+
+
+def tick(flows: Topology, ts: int, partitions: int = 3) -> None:
+    publisher = Publisher(flows.settings.kafka)
+    publisher.send_all(
+        [*tick_records(Tick(flows.settings.mqtt.workers[0], ts), flows.settings.kafka.events_topic, partitions)]
+    )
+    publisher.flush()
+
+
+def refused(flows: Topology) -> str:
+    """What a start says."""
+    settings = flows.settings
+    store = TimescaleStore(settings.database, settings.flow.name, settings.output.table, "windows of 60 s")
+    source = ResumingSource(KafkaLog(settings.kafka, settings.kafka.events_topic, "refused"), store)
+    parts = [source.build_part("log", name, None) for name in source.list_parts()]
+    try:
+        with pytest.raises(OperatorError) as error:
+            parts[0].next_batch()
+    finally:
+        store.close()
+    return str(error.value)
+
+
+def run(flows: Topology, readings: int) -> None:
+    """Let the flow account for all there is, and stop."""
+    flows.start("minute_rollups")
+    wait_for(
+        lambda: flows.ask("select sum(readings) from ledger") == [(readings,)], f"{readings} readings", flows.state
+    )
+    assert flows.stop("minute_rollups") == 0
+
+
+def explained(flows: Topology) -> None:
+    assert [] == list(check(flows.settings))
+
+
+@pytest.mark.embedded
+@pytest.mark.contract
+def test_a_flow_goes_on_and_verify_explains_what_was_given_up(flows: Topology) -> None:
+    """Retention, a topic made again, more partitions: each is refused with the command that goes on."""
+    kafka, topic = flows.settings.kafka, flows.settings.kafka.events_topic
+    admin = kafka_client.admin(kafka)
+    minute = time.time_ns() // 60_000_000_000 - 60
+    append(flows, 10, minute)
+    run(flows, 30)
+
+    admin.delete_records([TopicPartition(topic, 0, 4)])[TopicPartition(topic, 0, 4)].result(30)
+    said = refused(flows)
+    assert "retention deleted 4 offsets" in said
+    assert f"./justw forfeit --settings FILE --flow minute_rollups --topic {topic}." in said
+    decisions, given = forfeit(flows.settings, None, yes=False)
+    assert (list(decisions), given[0]) == ([0], (0, 4)), "four readings of an open minute"
+    assert "retention deleted" in refused(flows), "nothing was changed yet"
+    forfeit(flows.settings, None, yes=True)
+    append(flows, 5, minute + 1)
+    tick(flows, (minute + 10) * 60_000)
+    run(flows, 45)
+    rows = "select device_id, count from rollups_1m order by bucket, device_id"
+    assert flows.ask(rows) == [("d-0", 6), ("d-1", 10), ("d-2", 10), ("d-0", 5), ("d-1", 5), ("d-2", 5)]
+    explained(flows)
+
+    admin.delete_topics([topic])[topic].result(30)
+    wait_for(lambda: not_there(flows), "the topic is gone")
+    kafka_topics.ensure(flows.settings)
+    append(flows, 7, minute + 20)
+    assert "--at beginning" in refused(flows)
+    with pytest.raises(OperatorError, match="give --at beginning"):
+        forfeit(flows.settings, None, yes=True)
+    forfeit(flows.settings, "beginning", yes=True)
+    tick(flows, (minute + 30) * 60_000)
+    run(flows, 45 + 21)
+    assert flows.ask("select sum(count) from rollups_1m") == [(41 + 21,)]
+    explained(flows)
+
+    admin.create_partitions([NewPartitions(topic, 4)])[topic].result(30)
+    flows.settings_path.write_text(flows.settings_path.read_text().replace("partitions: 3", "partitions: 4"))
+    wait_for(lambda: len(KafkaLog(kafka, topic, "grown").partitions()) == 4, "there are four partitions")
+    assert "had 3 partitions" in refused(flows)
+    forfeit(flows.settings, None, yes=True)
+    explained(flows)
+    assert flows.ask("select count(*), min(partitions) from progress") == [(4, 4)]
+    assert forfeit(flows.settings, None, yes=True) == ({}, {}), "all is as it is on record"
+
+
+def not_there(flows: Topology) -> bool:
+    try:
+        KafkaLog(flows.settings.kafka, flows.settings.kafka.events_topic, "gone").partitions()
+    except OperatorError:
+        return True
+    return False
