@@ -27,6 +27,12 @@ publish *args:
 sql *args:
     @exec python -m infra.sql "$@"
 
+# What people say of devices and metrics: devices import FILE.csv
+[group("use")]
+[no-exit-message]
+devices *args:
+    @exec python -m infra.devices "$@"
+
 # Explore in Jupyter
 [group("use")]
 [no-exit-message]

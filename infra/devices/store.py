@@ -102,7 +102,7 @@ _LABELS: Final = sql.SQL("(d.labels - %(removed)s::text[]) || excluded.labels")
 
 def _all(template: LiteralString, columns: Sequence[str]) -> list[sql.Composed]:
     """The template, filled in with each of the columns, which are names of our own."""
-    return [sql.SQL(template).format(sql.SQL(column)) for column in columns]  # type: ignore[arg-type]
+    return [sql.SQL(template).format(sql.SQL(column)) for column in columns]
 
 
 def _each(template: LiteralString, columns: Sequence[str]) -> sql.Composed:
