@@ -10,8 +10,9 @@ from infra.bench.case import Case, Result, run
 from infra.bench.table import markdown, plain
 from schemas.errors import OperatorError
 
-BENCHES: Final = {"windows": "infra.bench.windows", "rollups": "infra.bench.rollups"}
-COMMANDS: Final = {"anomalies": "infra.bench.anomalies"}  # benches with arguments of their own: main(argv)
+BENCHES: Final = {"windows": "infra.bench.windows"}
+# Benches with arguments of their own: main(argv).
+COMMANDS: Final = {"anomalies": "infra.bench.anomalies", "rollups": "infra.bench.rollups"}
 FOLDER: Final = Path(__file__).parents[2] / "bench"
 
 

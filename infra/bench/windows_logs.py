@@ -33,13 +33,17 @@ class Fleet:
 
     def frame(self) -> pl.DataFrame:
         """All messages, as the decoder hands them on (``schemas.frames.MESSAGES``)."""
-        random = np.random.default_rng(1)
-        count, width = self.messages, len(METRICS)
-        append = BASE_MS + np.arange(count) * self.minutes * 60_000 // count
+        return self.between(0, self.messages)
+
+    def between(self, low: int, high: int) -> pl.DataFrame:
+        """Messages of the offsets [low, high). Equal arguments make equal messages."""
+        random = np.random.default_rng([1, low])
+        count, width = high - low, len(METRICS)
+        append = BASE_MS + np.arange(low, high) * self.minutes * 60_000 // self.messages
         devices = pl.Series([f"device-{i:07d}" for i in range(max(self.series // width, 1))])
         return pl.DataFrame(
             {
-                "offset": np.arange(count),
+                "offset": np.arange(low, high),
                 "append_time": append,
                 "event_time": append - random.integers(0, DISORDER_MS, count),
                 "device_id": devices.gather(random.integers(0, len(devices), count)),
