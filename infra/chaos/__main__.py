@@ -70,7 +70,8 @@ def _told(outcome: Outcome, seed: int, folder: Path, secs: float) -> int:
     if outcome.left:
         print(f"{outcome.left} acts were left out: the machine was too slow for them")
     for name, ends in outcome.ends.items():
-        print(f"{name} ended: {', '.join(f'{n} times with {status}' for status, n in sorted(ends.items()))}")
+        words = ", ".join(f"{n} times with {status}" for status, n in sorted(ends.items()))
+        print(f"{name} ended {words}; took {outcome.resident_mb[name]} MB at most")
     print(f"{outcome.sent} messages, {outcome.rows} rows, {outcome.late} late; {outcome.fenced} processes fenced off")
     for finding in outcome.findings[:FINDINGS_SHOWN_MAX]:
         print(f"✗ {finding}")

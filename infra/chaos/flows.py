@@ -5,6 +5,7 @@ Rule: a process is signalled by its process id. What its end says is judged, too
 """
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -32,6 +33,7 @@ class Flow:
         self.log = log
         self.ends: Counter[int] = Counter()  # exit status → how often
         self.starts = 0
+        self.resident_bytes_max = 0  # of one process; 0 where /proc does not tell
         self.started_at = 0.0
         self._settings = settings
         self._launcher = launcher
@@ -60,7 +62,7 @@ class Flow:
         """Start what ended by itself again; a copy takes the place of what it fenced off."""
         for share, process in enumerate(self._shares):
             if process.poll() is None:
-                self._again_at = self._again_at if share else 0.0
+                self.resident_bytes_max = max(self.resident_bytes_max, _resident_bytes(process.pid))
                 continue
             copy = self._copies.pop(share, None)
             if copy is not None and copy.poll() is None:
@@ -148,6 +150,13 @@ class Flow:
                 stderr=subprocess.STDOUT,
                 env=environment | {"POLARS_MAX_THREADS": "1", "PYTHONPATH": str(ROOT)},
             )
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+    except (OSError, IndexError, ValueError):
+        return 0
 
 
 OVERRIDES: Final = ("MQTT_URL", "KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL")  # they would go round the wires

@@ -51,6 +51,7 @@ class Outcome:
     late: int = 0
     fenced: int = 0  # processes that found that another had claimed their partitions
     ends: dict[str, Counter[int]] = field(default_factory=dict)
+    resident_mb: dict[str, int] = field(default_factory=dict)  # most of one process
     findings: list[str] = field(default_factory=list)
 
 
@@ -252,6 +253,7 @@ class Run:
     def _judge(self) -> None:
         outcome = self._outcome
         outcome.ends = {flow.name: flow.ends for flow in self._flows.values()}
+        outcome.resident_mb = {flow.name: flow.resident_bytes_max // 2**20 for flow in self._flows.values()}
         log = self._flows["minute_rollups"].log.read_text(errors="replace")
         outcome.fenced = log.count("was claimed by another process")
         outcome.findings += [wrong for flow in self._flows.values() for wrong in flow.wrongs()]
