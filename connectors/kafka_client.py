@@ -12,7 +12,7 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from schemas.errors import OperatorError
+from schemas.errors import OperatorError, ServerAway
 from schemas.settings import KafkaSettings
 
 log = logging.getLogger("ionwax.kafka")
@@ -115,7 +115,8 @@ def unreachable(settings: KafkaSettings, error: KafkaException) -> OperatorError
     """The message for a server that did not answer at start, or refused."""
     cause = error.args[0] if error.args else None
     known = INCURABLE.get(cause.code()) if isinstance(cause, KafkaError) else None
-    return OperatorError(
+    kind = OperatorError if known else ServerAway
+    return kind(
         f"Kafka at {settings.bootstrap_servers} does not answer: {known or error}. "
         "Is it running, and is kafka.bootstrap_servers (or KAFKA_BOOTSTRAP_SERVERS) right?"
     )

@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from connectors import kafka_client, metering, stopping
 from connectors.health import HEALTH
 from connectors.stopping import speaking
-from schemas.errors import OperatorError
+from schemas.errors import OperatorError, ServerAway
 from schemas.record import Record
 from schemas.settings import KafkaSettings
 
@@ -134,7 +134,7 @@ class _Wait:
         if stopping.requested():
             self._stop_at = self._stop_at or now + STOP_SECS
             if now >= self._stop_at:
-                raise OperatorError(
+                raise ServerAway(
                     f"Stopped while Kafka at {self._servers} was away: {left} records were not written and not "
                     "acknowledged; they come again at the next start."
                 )

@@ -51,7 +51,7 @@ def serve(settings: MetricsSettings, flow: str, share: str = "0/1") -> None:
     _serving.set()
     threading.Thread(target=server.serve_forever, args=[LOOK_SECS], name="metrics", daemon=True).start()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    say(f"ionwax: {flow}: metrics and health on http://{host}:{server.server_port}")
+    say(f"{flow}: metrics and health on http://{host}:{server.server_port}")
 
 
 def say(words: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from schemas.errors import OperatorError
+from schemas.errors import OperatorError, ServerAway
 from schemas.settings import MqttSettings
 
 PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
@@ -118,13 +118,11 @@ def unreachable(address: Address, error: OSError | TimeoutError) -> OperatorErro
     else:
         reason = error.strerror or str(error) or "no answer in time"
     running = "Is it running there, and is that a TLS port?" if address.secure else "Is it running there?"
-    return OperatorError(
-        f"MQTT broker at {address}: cannot connect ({reason}). {running} Check mqtt.url (or MQTT_URL)."
-    )
+    return ServerAway(f"MQTT broker at {address}: cannot connect ({reason}). {running} Check mqtt.url (or MQTT_URL).")
 
 
 def hung_up(address: Address) -> OperatorError:
-    return OperatorError(
+    return ServerAway(
         f"MQTT broker at {address}: it closed the connection instead of answering. It must speak MQTT 5; it may want "
         "TLS (mqtts://), a client certificate (mqtt.cert_file, mqtt.key_file), or another user."
     )
@@ -133,7 +131,8 @@ def hung_up(address: Address) -> OperatorError:
 def refused(address: Address, code: int) -> OperatorError:
     """A CONNACK that is no success."""
     reason = REASONS.get(code, f"reason code {code}")
-    return OperatorError(f"MQTT broker at {address} refused the connection: {reason}.")
+    kind = ServerAway if code in TRANSIENT else OperatorError
+    return kind(f"MQTT broker at {address} refused the connection: {reason}.")
 
 
 def not_subscribed(address: Address, topic_filter: str, code: int) -> OperatorError:

@@ -22,7 +22,7 @@ from connectors.mqtt_packets import Publishes
 from connectors.mqtt_publish import Publish
 from connectors.mqtt_wire import TappedLoop
 from schemas.arrivals import Arrivals, Tick
-from schemas.errors import OperatorError
+from schemas.errors import OperatorError, ServerAway
 from schemas.settings import MqttSettings
 
 log = logging.getLogger("ionwax.mqtt")
@@ -100,7 +100,7 @@ class MqttClient:
         with self._lock:
             if self._inbox.connected:
                 return None
-        return OperatorError(
+        return ServerAway(
             f"Asked to stop while the MQTT broker at {self._address} is away. Nothing is lost: what {self._worker} had "
             "received is flushed, and what it could not acknowledge comes again at the next start."
         )

@@ -15,12 +15,13 @@ from types import FrameType
 from typing import Final, NoReturn, ParamSpec, TypeVar
 
 from connectors import resting
-from schemas.errors import OperatorError
+from schemas.errors import OperatorError, ServerAway
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 EXIT_OPERATOR: Final = 78  # EX_CONFIG of sysexits.h: a restart alone will not help
+EXIT_AWAY: Final = 69  # EX_UNAVAILABLE: a server is away; a restart helps as soon as it is back
 EXIT_STUCK: Final = 75  # EX_TEMPFAIL: a restart goes on where this process was
 STOP_SECS_MAX: Final = 9.5  # from the request to stop to the end, also where a server is frozen
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -75,7 +76,8 @@ def _give_up() -> None:
 def one_message(factory: Callable[P, R]) -> Callable[P, R]:
     """Make a dataflow factory the entry point of its process: signals drain it, an ``OperatorError`` is one message.
 
-    The message goes to standard error and the exit status is ``EXIT_OPERATOR``; other exceptions keep their traceback.
+    The message goes to standard error and the exit status is ``EXIT_OPERATOR``, or ``EXIT_AWAY``; other exceptions
+    keep their traceback.
     """
 
     @functools.wraps(factory)
@@ -117,4 +119,4 @@ def end_with(error: OperatorError) -> NoReturn:
     """
     print(f"ionwax: {error}", file=sys.stderr, flush=True)
     sys.stdout.flush()
-    os._exit(EXIT_OPERATOR)
+    os._exit(EXIT_AWAY if isinstance(error, ServerAway) else EXIT_OPERATOR)

@@ -10,7 +10,7 @@ import psycopg
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
 
-from schemas.errors import OperatorError
+from schemas.errors import OperatorError, ServerAway
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -42,6 +42,7 @@ UNREADABLE: Final = (
 )  # and never what libpq says about it, which would quote the password
 
 
+FULL_OR_STARTING: Final = ("starting up", "shutting down", "in recovery", "too many clients", "connection slots")
 _LIBPQ_ASKS: Final = "Is the server running on that host and accepting TCP/IP connections?"
 
 
@@ -92,9 +93,10 @@ def unreachable(conninfo: str, error: psycopg.Error) -> OperatorError:
     password = read_conninfo(conninfo).get("password")
     if password:
         said = said.replace(str(password), "***")
-    return OperatorError(
-        f"The database at {place(conninfo)} cannot be used: {said}. See database.conninfo (DATABASE_URL)."
-    )
+    # To libpq all that happens before a session is one kind of error; what the server itself refuses begins with FATAL.
+    passing = "FATAL" not in said or any(words in said for words in FULL_OR_STARTING)
+    kind = ServerAway if passing else OperatorError
+    return kind(f"The database at {place(conninfo)} cannot be used: {said}. See database.conninfo (DATABASE_URL).")
 
 
 def begin(connection: Connection, lock_secs: int = LOCK_SECS) -> None:

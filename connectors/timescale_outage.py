@@ -9,7 +9,7 @@ import psycopg
 
 from connectors import stopping, timescale_connection
 from connectors.health import HEALTH
-from schemas.errors import OperatorError
+from schemas.errors import OperatorError, ServerAway
 
 log = logging.getLogger("ionwax.timescale")
 
@@ -72,7 +72,7 @@ class Outage:
             time.sleep(min(LOOK_SECS, until - now))
 
     def _ended(self, why: str, error: psycopg.Error) -> OperatorError:
-        return OperatorError(
+        return ServerAway(
             f"The database is away {why}. Nothing is half-written; what was not committed is read again at the next "
             f"start. {timescale_connection.unreachable(self._conninfo, error)}"
         )

@@ -16,3 +16,7 @@ class OperatorError(Exception):
 
 class FencedOff(OperatorError):
     """Another process has claimed this partition since; this one has written nothing and must stop."""
+
+
+class ServerAway(OperatorError):
+    """A server does not answer, and may again: starting once more is worth a try, without anybody's hand."""
