@@ -21,7 +21,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 from bytewax.outputs import Sink
 
-from connectors import epochs, kafka_topics
+from connectors import epochs, kafka_topics, metrics_server
 from connectors.kafka import KafkaLog
 from connectors.resuming import ResumingSource
 from connectors.sealing import Pace, SealingSink
@@ -48,6 +48,7 @@ def flow(settings_path: str, share: str = "0/1") -> Dataflow:
     """The dataflow of ``settings_path``; ``share`` "i/n" takes partitions p with p % n = i."""
     settings = load_settings(settings_path)
     archive, topic = settings.archive, settings.kafka.events_topic
+    metrics_server.serve(settings.metrics, archive.name, share)
     epochs.last(max(archive.batch_wait_ms // EPOCHS_A_WAIT, 1))
     kafka_topics.check(settings, topic)
     check_raw_table(settings.database.conninfo, archive.name, archive.table, topic)
