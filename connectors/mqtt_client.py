@@ -20,6 +20,7 @@ from connectors.mqtt_inbox import Acknowledgement, Inbox
 from connectors.mqtt_meter import MqttMeter
 from connectors.mqtt_packets import Publishes
 from connectors.mqtt_publish import Publish
+from connectors.mqtt_rival import Rival
 from connectors.mqtt_wire import TappedLoop
 from schemas.arrivals import Arrivals, Tick
 from schemas.errors import OperatorError, ServerAway
@@ -57,6 +58,7 @@ class MqttClient:
         self._ticked_ms = 0
         self._opened = False  # the broker has let this connection in
         self._subscribe_attempts = 0
+        self._rival = Rival(settings, worker, self._address)
         self._thread = threading.Thread(target=self._run, name=worker, daemon=True)
 
     # For the dataflow's thread.
@@ -143,14 +145,19 @@ class MqttClient:
             await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
             if not serving.done():
                 await self._leave(serving)
+                await self._rival.calm()
                 return
             self._meter.down()
             if (away := self._why_away(serving)) is None:
-                short_lived = short_lived + 1 if self._loop.time() - begun < STEADY_SECS else 0
+                lasted_secs = self._loop.time() - begun
+                short_lived = short_lived + 1 if lasted_secs < STEADY_SECS else 0
                 self._say_lost(short_lived)
+                await self._rival.lost(lasted_secs, self._context)
                 pause_secs = min(PAUSE_SECS_MIN * 2**short_lived, PAUSE_SECS_MAX)
-            elif pause_secs == PAUSE_SECS_MAX:
-                log.warning("%s %s keeps trying.", away, self._worker)
+            else:
+                await self._rival.calm()
+                if pause_secs == PAUSE_SECS_MAX:
+                    log.warning("%s %s keeps trying.", away, self._worker)
             await asyncio.wait({stop}, timeout=pause_secs * random.uniform(0.5, 1))
             pause_secs = min(2 * pause_secs, PAUSE_SECS_MAX)
 

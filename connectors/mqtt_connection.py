@@ -157,6 +157,14 @@ class Connection:
         """Send a question that the broker answers behind all that it sent before; then ``on_answer`` is called."""
         self._ask(None)
 
+    async def answers(self, secs_max: float) -> bool:
+        """Whether the broker answers a question on this connection in time."""
+        if self._lost.done():
+            return False
+        self._ask(answered := self._loop.create_future())
+        await asyncio.wait({answered, self._lost}, timeout=secs_max, return_when=asyncio.FIRST_COMPLETED)
+        return answered.done() and not self._lost.done()
+
     def pause(self) -> None:
         """Read no further, but draw breath each half keepalive: a gmqtt that hears nothing closes the connection.
 

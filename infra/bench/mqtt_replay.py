@@ -71,7 +71,7 @@ class Replay:
                 continue
             if not data:
                 return
-            self._answer(connection, reader.feed(data))
+            connection.sendall(self._answers(reader.feed(data)))
         connection.setblocking(False)
         self.began = time.perf_counter()
         self._replay(connection, reader)
@@ -81,17 +81,23 @@ class Replay:
         size, total, window = self._size, self.total, SEGMENTS * self._size
         selector = selectors.DefaultSelector()
         selector.register(connection, selectors.EVENT_READ)
-        writing = False
+        writing, answers = False, b""
         while True:
+            if not at and answers:  # between two packets
+                answers = answers[connection.send(answers) :]
             may_send = sent < total and (at or sent + size - self.acknowledged <= window)
             if may_send != writing:
                 writing = may_send
                 selector.modify(connection, selectors.EVENT_READ | (selectors.EVENT_WRITE if writing else 0))
             for _, events in selector.select():
                 if events & selectors.EVENT_READ:
-                    if not (data := connection.recv(262_144)):
+                    try:
+                        data = connection.recv(262_144)
+                    except ConnectionResetError:
+                        return  # the client was stopped
+                    if not data:
                         return
-                    self._answer(connection, reader.feed(data))
+                    answers += self._answers(reader.feed(data))
                     self.acknowledged, reader.pubacks = self.acknowledged + reader.pubacks, 0
                     if self.acknowledged >= total and not self._finished.is_set():
                         self.ended = time.perf_counter()
@@ -102,17 +108,19 @@ class Replay:
                         at, sent = 0, sent + size
                         segment = memoryview(self._segments[sent // size % SEGMENTS])
 
-    def _answer(self, connection: socket.socket, packets: list[tuple[int, bytes]]) -> None:
+    def _answers(self, packets: list[tuple[int, bytes]]) -> bytes:
+        said = b""
         for kind, body in packets:
             if kind == CONNECT:
-                connection.sendall(b"\x20\x03\x00\x00\x00")
+                said += b"\x20\x03\x00\x00\x00"
             elif kind == SUBSCRIBE:
-                connection.sendall(b"\x90\x04" + body[:2] + b"\x00\x01")
+                said += b"\x90\x04" + body[:2] + b"\x00\x01"
                 self._subscribed.set()
             elif kind == UNSUBSCRIBE:
-                connection.sendall(b"\xb0\x04" + body[:2] + b"\x00\x11")
+                said += b"\xb0\x04" + body[:2] + b"\x00\x11"
             elif kind == PINGREQ:
-                connection.sendall(b"\xd0\x00")
+                said += b"\xd0\x00"
+        return said
 
 
 class _Reader:
