@@ -1,7 +1,8 @@
 """Rollup rows by the million, as `minute_rollups` commits them: outcomes of many minutes, with a few late readings.
 
 The newest day is filled first, then the day before it, and so on: what people ask of the last hour or week is there
-from the start, and it is the past that grows. Values wander by the hour of the day, and are drawn from one seed.
+from the start, and it is the past that grows. Values wander by the hour of the day, have two
+decimals as sensors send them, and are drawn from one seed.
 """
 
 from collections.abc import Sequence
@@ -105,10 +106,10 @@ class Fill:
                 "count": np.full(series * minutes, READINGS_A_ROW),
                 "mean": mean,
                 "m2": spread * spread * (READINGS_A_ROW - 1),
-                "min": mean - 2 * spread,
-                "max": mean + 2 * spread,
-                "first": mean - spread,
-                "last": mean + spread,
+                "min": (mean - 2 * spread).round(2),
+                "max": (mean + 2 * spread).round(2),
+                "first": (mean - spread).round(2),
+                "last": (mean + spread).round(2),
                 "first_ts": bucket + 13,
                 "last_ts": bucket + 59_013,
             },
