@@ -42,6 +42,13 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--history", type=seconds, default=0.0, metavar="TIME", help="send this past first, at full speed"
     )
+    what.add_argument(
+        "--before",
+        type=seconds,
+        default=0.0,
+        metavar="TIME",
+        help="and ahead of it this, once a minute, without faults",
+    )
     what.add_argument("--forever", action="store_true", help="until stopped, instead of --for")
     what.add_argument("--format", choices=("json", "protobuf"), default="json")
     what.add_argument(
@@ -68,6 +75,7 @@ def plan(chosen: argparse.Namespace, start_ms: int) -> Plan:
         rate=chosen.users * chosen.devices_per_user if chosen.rate is None else chosen.rate,
         for_secs=None if chosen.forever else chosen.for_secs,
         history_secs=chosen.history,
+        before_secs=chosen.before,
         format=chosen.format,
         faults=parse_faults(chosen.faults),
         topic=chosen.topic,

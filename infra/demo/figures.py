@@ -60,6 +60,22 @@ class Rollup:
 
 
 @dataclass(frozen=True, slots=True)
+class Flagged:
+    """An episode, and what the flag said that opened it."""
+
+    opened_ms: int
+    closed_ms: int | None
+    device_id: str
+    metric: str
+    detector: str
+    severity: str
+    value: float | None
+    expected: float | None
+    lower: float | None
+    upper: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """All that the view shows, at one moment. ``None`` is not known yet."""
 
@@ -75,6 +91,10 @@ class Figures:
     days_differ: int = 0  # readings in rows, less those the ledger has by days
     refused: Mapping[str, int] = field(default_factory=dict)
     newest: Sequence[Rollup] = ()
+    flags: int = 0
+    episodes: int = 0
+    episodes_open: int = 0
+    flagged: Sequence[Flagged] = ()  # the newest episode first
     trouble: str | None = None  # what could not be asked
 
 
@@ -132,6 +152,8 @@ class Watch:
             counts = self._counts(self._database)
             rows, windows, revised, differ = self._rows(self._database)
             newest = self._newest(self._database)
+            flags, episodes, episodes_open = self._flag_counts(self._database)
+            flagged = self._flagged(self._database)
         ends = {partition: replace(place, end=self._end(partition)) for partition, place in places.items()}
         self._refused.update(letter.reason for letter in self._letters.arrived())
         secs = time.monotonic() - self._started
@@ -148,6 +170,10 @@ class Watch:
             days_differ=differ,
             refused=dict(self._refused.most_common()),
             newest=newest,
+            flags=flags,
+            episodes=episodes,
+            episodes_open=episodes_open,
+            flagged=flagged,
         )
 
     def _rate(self, secs: float, messages: int) -> float:
@@ -191,6 +217,24 @@ class Watch:
         ).format(sql.Identifier(self._settings.output.table))
         found = database.execute(query, (self._settings.flow.name, self._settings.windows.length_secs, SERIES_MAX))
         return [Rollup(_ms(bucket) or 0, *rest) for bucket, *rest in found]
+
+    def _flag_counts(self, database: Connection) -> tuple[Any, ...]:
+        """Flags, episodes, and how many of those are open."""
+        query = sql.SQL(
+            "select (select count(*) from {}), count(*), count(*) filter (where closed_at is null)"
+            " from anomaly_episodes where flow = %s"
+        ).format(sql.Identifier(self._settings.flags.table))
+        return database.execute(query, (self._settings.flags.name,)).fetchone() or (0, 0, 0)
+
+    def _flagged(self, database: Connection) -> Sequence[Flagged]:
+        query = sql.SQL(
+            "select e.opened_at, e.closed_at, e.device_id, e.metric, e.detector, e.severity,"
+            " value, expected, lower, upper from anomaly_episodes e left join {} f"
+            " on f.episode_id = e.episode_id and f.bucket = e.opened_at and f.partition = e.partition"
+            " where flow = %s order by e.opened_at desc, e.device_id, e.metric, e.detector limit %s"
+        ).format(sql.Identifier(self._settings.flags.table))
+        found = database.execute(query, (self._settings.flags.name, SERIES_MAX))
+        return [Flagged(_ms(opened) or 0, _ms(closed), *rest) for opened, closed, *rest in found]
 
 
 def _ms(when: datetime | None) -> int | None:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.live import Live
 
 from infra.demo import view
+from infra.demo.anomalies import flagged
 from infra.demo.figures import Watch
 from infra.demo.view import Banner
 
@@ -39,8 +40,13 @@ def _show_live(watch: Watch, banner: Banner, console: Console, until: Callable[[
 def _show_lines(watch: Watch, banner: Banner, console: Console, until: Callable[[], bool]) -> None:
     next_secs = watch.figures.secs
     said_first = False
+    said: set[tuple[int, str, str, str]] = set()
     while not until():
         figures = watch.figures
+        for one in reversed(figures.flagged):
+            if (name := (one.opened_ms, one.device_id, one.metric, one.detector)) not in said:
+                said.add(name)
+                plain(console, f"  anomaly: {flagged(one).plain}")
         first = figures.first_rollups_secs is not None and not said_first
         if figures.secs >= next_secs or first:
             said_first = said_first or first

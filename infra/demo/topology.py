@@ -1,10 +1,10 @@
-"""What runs in a demo: servers, migrations, topics, two dataflows, a fleet; in which order it starts, and stops.
+"""What runs in a demo: servers, migrations, topics, three dataflows, a fleet; in which order it starts, and stops.
 
 Rule: the fleet begins as soon as the broker is there, and says its history before ingest begins: devices that had been
 offline, whose readings wait at the broker. Live ticks would otherwise close minutes that history is still filling.
 
 Stopping goes with the stream: the fleet, then ingest (which drains what it has), then the rollups (which account for
-all of the log), then the servers. What does not stop in time is killed.
+all of the log), then the flags, then the servers. What does not stop in time is killed.
 """
 
 import fcntl
@@ -39,15 +39,14 @@ from schemas.settings_file import load
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DEMO_SETTINGS: Final = ROOT / "infra" / "settings" / "demo.yaml"
-DATAFLOWS: Final = ("ingest", "minute_rollups")
+DATAFLOWS: Final = ("ingest", "minute_rollups", "anomaly_flags")
+ROLLUPS: Final = DATAFLOWS[1]
 LOCK: Final = "demo.lock"
 HISTORY_SECS_MAX: Final = 120.0
+BEFORE_SECS: Final = 16_200  # ahead of the history, once a minute and device: novelty warms up for 250 minutes
 CAUGHT_UP_SECS_MAX: Final = 5.0
-HASTE: Final = {
-    "epoch_interval_ms": 50,  # a reading's way into the log
-    "progress_every_secs": 1,  # so that a person sees the log move
-}
-"""Where the demo's settings are not those of demo.yaml."""
+HASTE: Final = {"epoch_interval_ms": 50, "progress_every_secs": 1}
+"""Where the demo's settings are not those of demo.yaml: a reading's way into the log is short, and one sees it move."""
 
 CREDENTIALS: Final = {"username": "MQTT_USERNAME", "password": "MQTT_PASSWORD", "ca_file": "MQTT_CA_FILE"}
 PASSED_ON: Final = ("HOME", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", *CREDENTIALS.values())
@@ -145,6 +144,7 @@ class Topology:
         """demo.yaml with what is particular here."""
         document = yaml.safe_load(DEMO_SETTINGS.read_text())
         document["flow"] |= HASTE
+        document["flags"]["rules_file"] = str(DEMO_SETTINGS.with_name("rules.yaml"))
         if self.wish.mqtt:
             document["mqtt"] |= {
                 # Not the session of an ingest that somebody runs there; and none that outlives the demo for long.
@@ -153,6 +153,7 @@ class Topology:
                 **({"topic": self.wish.topic} if self.wish.topic else {}),
                 **{key: f"${{{name}}}" for key, name in CREDENTIALS.items() if os.environ.get(name)},
             }
+            document["flags"]["alerts"] = False  # it is not our broker to publish to
         path = self.data / "settings.yaml"
         path.write_text(yaml.safe_dump(document, sort_keys=False))
         return path
@@ -176,7 +177,8 @@ class Topology:
         wish = self.wish
         arguments = [
             *("--mqtt", self._mqtt.url, "--topic", self._settings.mqtt.topic, "--devices-per-user", str(wish.devices)),
-            *("--history", str(wish.history_secs), "--forever", "--faults", wish.faults, "--seed", str(wish.seed)),
+            *("--history", str(wish.history_secs), "--before", str(BEFORE_SECS if wish.history_secs else 0)),
+            *("--forever", "--faults", wish.faults, "--seed", str(wish.seed)),
             *("--report", "json", *(("--record", str(wish.record.absolute())) if wish.record else ())),
         ]
         history = f", the last {spoken(wish.history_secs)} first" if wish.history_secs else ""
@@ -246,7 +248,7 @@ class Topology:
     def _ends(self) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
         healthy = all(child.exit_code is None for child in self.children.values())
         for name in ("fleet", *DATAFLOWS):
-            if name == DATAFLOWS[-1] and healthy and self.watch:
+            if name == ROLLUPS and healthy and self.watch:
                 yield self._await_end_of_log, lambda: None
             if name in self.children:
                 yield self.children[name].stop, self.children[name].kill
@@ -259,7 +261,7 @@ class Topology:
         assert self.watch
         deadline = time.monotonic() + CAUGHT_UP_SECS_MAX
         asked = self.watch.figures.secs
-        while not self.hurry and time.monotonic() < deadline and self.children[DATAFLOWS[-1]].exit_code is None:
+        while not self.hurry and time.monotonic() < deadline and self.children[ROLLUPS].exit_code is None:
             now = self.watch.figures
             if now.secs > asked and all(place.position == place.end for place in now.places.values()):
                 return

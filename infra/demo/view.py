@@ -5,18 +5,19 @@ Pure: figures in, something for rich to print out.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from infra.demo.anomalies import anomalies, counted
 from infra.demo.figures import Figures, Place
+from infra.demo.marks import BAD, DIM, GOOD, HEAD, KEY, clock, numbers
 
 LABEL_CHARS: Final = 9
 NOUN_CHARS: Final = 8
-DIM, GOOD, BAD, HEAD, KEY = "bright_black", "green", "bold red", "bold cyan", "bold"
+ROLLUPS_FIRST: Final = 6  # lines of rollups before there is room for anomalies
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,10 @@ def frame(figures: Figures, banner: Banner, console: Console, width: int, height
     room = height - sum(size.values())
     parts = list(shown.items())
     at = next((i for i, (name, _) in enumerate(parts) if name in ("gap 3", "commands")), len(parts))
+    shown_anomalies = min(len(figures.flagged), room - ROLLUPS_FIRST - 3)
+    if shown_anomalies > 0:
+        room -= shown_anomalies + 2
+        parts[at:at] = [("gap 5", Text()), ("anomalies", anomalies(figures, shown_anomalies + 1))]
     if room >= 3:
         parts[at:at] = [("gap 4", Text()), ("newest", newest(figures, room - 1, width))]
     elif room == 2:
@@ -95,11 +100,12 @@ def stream(figures: Figures, banner: Banner, width: int, brief: bool = False) ->
     grid.add_row("", partitions(figures.places, banner.lateness_ms, width - LABEL_CHARS - 1))
     grid.add_row("table", _table(figures, banner))
     grid.add_row("rejected", _rejected(figures.refused, width - LABEL_CHARS - 1, brief))
+    grid.add_row("flags", counted(figures, width - LABEL_CHARS - 1))
     return grid
 
 
 def _fleet(told: Mapping[str, object]) -> Text:
-    text = _numbers([(told["sent"], "sent"), (told["acked"], "acknowledged")])
+    text = numbers([(told["sent"], "sent"), (told["acked"], "acknowledged")])
     for name in ("refused", "resent", "reconnects"):
         if told[name]:
             text.append(f"  {told[name]:,} {name}", BAD)
@@ -111,7 +117,7 @@ def _fleet(told: Mapping[str, object]) -> Text:
 
 def _log(figures: Figures) -> Text:
     counts = figures.counts
-    text = _numbers([(counts.readings, "readings in"), (counts.messages, "messages")])
+    text = numbers([(counts.readings, "readings in"), (counts.messages, "messages")])
     text.append(f"  {figures.messages_per_sec:,.0f}/s", DIM)
     return text
 
@@ -119,7 +125,7 @@ def _log(figures: Figures) -> Text:
 def partitions(places: Mapping[int, Place], lateness_ms: int, width: int) -> RenderableType:
     """Position, end and watermark by partition, side by side; where not all find room, those furthest behind."""
     columns = [
-        (Text(str(partition), DIM), f"{place.position:,}", f"{place.end:,}", _clock(place.closed_ms, lateness_ms))
+        (Text(str(partition), DIM), f"{place.position:,}", f"{place.end:,}", clock(place.closed_ms, lateness_ms))
         for partition, place in sorted(places.items())
     ]
     chars = max((len(cell) for column in columns for cell in column), default=0) + 2
@@ -137,7 +143,7 @@ def partitions(places: Mapping[int, Place], lateness_ms: int, width: int) -> Ren
 
 
 def _table(figures: Figures, banner: Banner) -> Text:
-    text = _numbers([(figures.rows, f"rows in {banner.table},"), (figures.windows, "minutes")])
+    text = numbers([(figures.rows, f"rows in {banner.table},"), (figures.windows, "minutes")])
     if figures.revised:
         text.append(f"  {figures.revised:,} revised by late readings", DIM)
     return text
@@ -216,7 +222,7 @@ def newest(figures: Figures, lines_max: int, width: int) -> RenderableType:
     grid.add_column(no_wrap=True, max_width=12, overflow="ellipsis")
     for _ in range(5):
         grid.add_column(justify="right")
-    when = f"minute {_clock(figures.newest[0].bucket_ms)[:5]} UTC" if figures.newest else "newest minute"
+    when = f"minute {clock(figures.newest[0].bucket_ms)[:5]} UTC" if figures.newest else "newest minute"
     grid.add_row(Text(when, HEAD), *(Text(name, DIM) for name in ("", "count", "mean", "min", "max", "revision")))
     for row in figures.newest[: max(0, lines_max - 1)]:
         values = (f"{value:,.2f}" for value in (row.mean, row.min, row.max))
@@ -236,19 +242,6 @@ def _grid() -> Table:
     return grid
 
 
-def _numbers(pairs: Sequence[tuple[object, str]]) -> Text:
-    text = Text()
-    for i, (number, name) in enumerate(pairs):
-        text.append(" " if i else "")
-        text.append(f"{number:,}", KEY)
-        text.append(f" {name}" if name else "")
-    return text
-
-
-def _clock(ms: int | None, plus_ms: int = 0) -> str:
-    return "–" if ms is None else f"{datetime.fromtimestamp((ms + plus_ms) / 1_000, UTC):%H:%M:%S}"
-
-
 def line(figures: Figures, banner: Banner) -> str:
     """The figures in one line, for a file or a pipe."""
     counts, places = figures.counts, figures.places.values()
@@ -257,7 +250,8 @@ def line(figures: Figures, banner: Banner) -> str:
     watermark = None if None in closed or not closed else min(ms for ms in closed if ms is not None)
     return (
         f"{figures.secs:6.0f} s  {counts.messages:>9,} messages  {behind:>5,} to go"
-        f"  watermark {_clock(watermark, banner.lateness_ms):<8}  {figures.rows:>7,} rows"
+        f"  watermark {clock(watermark, banner.lateness_ms):<8}  {figures.rows:>7,} rows"
+        f"  {figures.episodes:>3,} anomalies"
         f"  {counts.late:>5,} late  {counts.duplicates:>5,} duplicates  {sum(figures.refused.values()):>5,} rejected"
         f"  ledger {'does NOT balance' if unexplained(figures) else 'balances'}"
         + (f"  {figures.trouble}" if figures.trouble else "")

@@ -1,7 +1,8 @@
 """What goes wrong, when and to whom: a pure function of (seed, device, time), as everything before the wire is.
 
-At most one fault befalls a message on its way; beside it, a device may be stuck, silent, or have a fast clock. It is
-stuck or silent for a while of one to four minutes somewhere within a ten-minute slot.
+At most one fault befalls a message on its way; beside it, a device may be stuck, silent, under a pressure far too high,
+or have a fast clock. It is stuck, silent or surging for a while of one to four minutes somewhere within a ten-minute
+slot; one device surges always, soon after the start and every twenty minutes from then on.
 """
 
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from infra.fleet.signals import Floats, Ints, uniform
 ON_THE_WAY: Final = ("duplicate", "disorder", "late", "broken", "spike", "repeat")
 FAST_CLOCK_MS: Final = 240_000
 SLOT_MS: Final = 600_000
+SURGE: Final = 12.0
+SURGE_AFTER_MS, SURGE_EVERY_MS, SURGE_LASTS_MS = 45_000, 1_200_000, 240_000
 
 Flags = npt.NDArray[np.bool_]
 
@@ -29,6 +32,7 @@ class Afflictions:
     - ``delay_ms``: from the instant of the reading to when it is sent.
     - ``again_ms``: from the first sending to a second, or -1 for none.
     - ``measured_at``: the instant whose values are sent: an earlier one where sensors are stuck.
+    - ``surge``: where its pressure is ``SURGE`` too high.
     - ``clock_ms``: how far ahead the device's clock is.
     - ``choice``: a draw from [0, 1) for whoever renders the fault.
     """
@@ -39,6 +43,7 @@ class Afflictions:
     measured_at: Ints
     stuck: Flags
     silent: Flags
+    surge: Flags
     clock_ms: Ints
     choice: Floats
 
@@ -62,6 +67,7 @@ def afflict(plan: Plan, device: Ints, at: Ints) -> Afflictions:
         measured_at=np.where(stuck, stuck_since, at),
         stuck=stuck,
         silent=silent,
+        surge=_surging(plan, device, at),
         clock_ms=np.where(_fast(plan, device), FAST_CLOCK_MS, 0),
         choice=choice,
     )
@@ -96,11 +102,26 @@ def _whiles(faults: Mapping[str, float], name: str, seed: int, device: Ints, at:
     return chosen & (at >= since) & (at < since + length_ms), since
 
 
+def _surging(plan: Plan, device: Ints, at: Ints) -> Flags:
+    """Which instants fall into a surge: by chance, and of one device always."""
+    if "surge" not in plan.faults:
+        return np.zeros(device.size, np.bool_)
+    by_chance, _ = _whiles(plan.faults, "surge", plan.seed, device, at)
+    since = at - plan.start_ms - SURGE_AFTER_MS
+    now = (since >= 0) & (since % SURGE_EVERY_MS < SURGE_LASTS_MS)
+    return np.asarray(by_chance | (now & (device == _one(plan, "surging"))))
+
+
+def _one(plan: Plan, purpose: str) -> int:
+    """The device that is always the one."""
+    zero = np.zeros(1, np.int64)
+    return int(uniform(plan.seed, purpose, zero, zero)[0] * plan.devices)
+
+
 def _fast(plan: Plan, device: Ints) -> Flags:
     """The devices whose clock is fast: one always, and the asked share of the others."""
     if "fast-clock" not in plan.faults:
         return np.zeros(device.size, np.bool_)
-    zero = np.zeros(1, np.int64)
-    one = int(uniform(plan.seed, "fast clock", zero, zero)[0] * plan.devices)
+    one = _one(plan, "fast clock")
     share = uniform(plan.seed, "fast clocks", device, np.zeros_like(device))
     return np.asarray((device == one) | (share < plan.faults["fast-clock"]))

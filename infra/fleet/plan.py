@@ -18,6 +18,7 @@ RATES: Final[Mapping[str, float]] = {
     "spike": 0.004,  # one value far off
     "stuck": 0.08,  # share of a device's ten-minute slots in which its sensors repeat one value for a while
     "silence": 0.06,  # share of a device's ten-minute slots in which it says nothing for a while
+    "surge": 0.01,  # share of a device's ten-minute slots in which its pressure is far too high for a while
     "fast-clock": 0.0,  # share of clocks that are 4 minutes fast, beside the one that always is
     "repeat": 0.01,  # sent on time, and again when its minute has surely closed
 }
@@ -36,7 +37,8 @@ class Plan:
     """What a fleet sends. Equal plans send equal messages.
 
     ``rate`` is messages a second of the whole fleet; ``for_secs`` counts from ``start_ms`` on, and None is for ever;
-    ``history_secs`` before ``start_ms`` are sent first, as fast as the broker takes them. ``topic`` may name
+    ``history_secs`` before ``start_ms`` are sent first, as fast as the broker takes them, and ahead of them the
+    ``before_secs`` before that: a message a minute and device, without faults but for clocks. ``topic`` may name
     ``{user}`` and ``{device_id}``. ``lateness_secs`` and ``window_secs`` are the dataflow's: they say what is late.
     """
 
@@ -47,6 +49,7 @@ class Plan:
     rate: float = 24.0
     for_secs: float | None = 60.0
     history_secs: float = 0.0
+    before_secs: float = 0.0
     format: Format = "json"
     faults: Mapping[str, float] = field(default_factory=dict)
     topic: str = TOPIC
@@ -70,8 +73,13 @@ class Plan:
         return 1_000 * self.devices / self.rate
 
     @property
-    def first_ms(self) -> int:
+    def history_ms(self) -> int:
+        """Where the history begins, and all devices speak at their own pace."""
         return self.start_ms - round(self.history_secs * 1_000)
+
+    @property
+    def first_ms(self) -> int:
+        return self.history_ms - round(self.before_secs * 1_000)
 
     @property
     def end_ms(self) -> int | None:

@@ -4,17 +4,21 @@ Guarantee: however time is cut into stretches, the messages and their order are 
 """
 
 import heapq
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from infra.fleet import payloads
-from infra.fleet.faults import ON_THE_WAY, afflict
+from infra.fleet.faults import ON_THE_WAY, SURGE, afflict
 from infra.fleet.plan import Plan
 from infra.fleet.signals import Ints, speaking_times, values
 
 STRETCH_MESSAGES: Final = 2_000
 """Messages that one step makes at most, by their average: what the generator holds beside those held back."""
+
+BEFORE_EVERY_MS: Final = 60_000
+"""Between two messages of a device before the history begins."""
 
 _BROKEN: Final = ON_THE_WAY.index("broken")
 _SPIKE: Final = ON_THE_WAY.index("spike")
@@ -38,6 +42,7 @@ class Stream:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.at_ms = plan.first_ms
+        self._calm = replace(plan, faults={name: plan.faults[name] for name in plan.faults if name == "fast-clock"})
         self._names = plan.names()
         self._held: list[Message] = []
 
@@ -46,8 +51,11 @@ class Stream:
 
         Makes about ``STRETCH_MESSAGES`` and stops there: ``at_ms`` says how far it came, so ask again.
         """
-        stretch_ms = max(1, int(STRETCH_MESSAGES * 1_000 / self.plan.rate))
-        until_ms = min(until_ms, self.at_ms + stretch_ms)
+        before = self.at_ms < self.plan.history_ms
+        every_ms = BEFORE_EVERY_MS / self.plan.devices if before else 1_000 / self.plan.rate
+        until_ms = min(until_ms, self.at_ms + max(1, int(STRETCH_MESSAGES * every_ms)))
+        if before:
+            until_ms = min(until_ms, self.plan.history_ms)
         if until_ms > self.at_ms:
             self._make(self.at_ms, until_ms)
             self.at_ms = until_ms
@@ -57,24 +65,26 @@ class Stream:
         return due
 
     def _make(self, start_ms: int, until_ms: int) -> None:
-        plan = self.plan
-        device, at = speaking_times(plan.devices, plan.seed, plan.interval_ms, start_ms, until_ms)
+        plan, interval_ms = self.plan, self.plan.interval_ms
+        if start_ms < plan.history_ms:
+            plan, interval_ms = self._calm, float(BEFORE_EVERY_MS)
+        device, at = speaking_times(plan.devices, plan.seed, interval_ms, start_ms, until_ms)
         found = afflict(plan, device, at)
         measured = values(plan.seed, device, found.measured_at)
+        measured["pressure"] = np.where(found.surge, np.round(measured["pressure"] + SURGE, 3), measured["pressure"])
         columns = [column.tolist() for column in measured.values()]
         ts = (at + found.clock_ms).tolist()
         rows = zip(device.tolist(), at.tolist(), ts, found.way.tolist(), found.stuck.tolist(), strict=True)
         delays = zip(found.delay_ms.tolist(), found.again_ms.tolist(), found.choice.tolist(), strict=True)
+        surging = found.surge.tolist()
         speaking: Ints = np.flatnonzero(~found.silent)
         rows_, delays_, readings = list(rows), list(delays), list(zip(*columns, strict=True))
         for i in speaking.tolist():
             index, event_ms, ts_ms, way, stuck = rows_[i]
             delay_ms, again_ms, choice = delays_[i]
             topic, body, fault = self._render(index, ts_ms, dict(zip(measured, readings[i], strict=True)), way, choice)
-            if ts_ms != event_ms or stuck:
-                fault = "+".join(
-                    filter(None, (fault, "stuck" if stuck else "", "fast-clock" if ts_ms != event_ms else ""))
-                )
+            others = ("stuck", stuck), ("surge", surging[i]), ("fast-clock", ts_ms != event_ms)
+            fault = "+".join(filter(None, (fault, *(name for name, befalls in others if befalls))))
             first = Message(event_ms + delay_ms, event_ms, index, 0, topic, body, fault)
             heapq.heappush(self._held, first)
             if again_ms >= 0:

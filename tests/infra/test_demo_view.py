@@ -131,9 +131,11 @@ def test_what_does_not_add_up_is_shown_with_its_difference(wrong, said):
 
 
 def test_a_line_says_how_far_everything_is():
-    """Messages, what is to go, watermark, rows, late, duplicates, rejected, verdict; before anything closed, a dash."""
+    """All figures, in the order of the stream, then the verdict; before anything closed the watermark is a dash."""
     line = " ".join(view.line(FIGURES, BANNER).split())
-    assert line.startswith("63 s 9,906 messages 34 to go watermark 04:40:10 1,040 rows 96 late 1,400 duplicates 319 ")
+    assert line.startswith(
+        "63 s 9,906 messages 34 to go watermark 04:40:10 1,040 rows 0 anomalies 96 late 1,400 duplicates 319 "
+    )
     assert line.endswith("319 rejected ledger balances")
     assert "watermark –" in view.line(replace(FIGURES, places={}), BANNER)
 
