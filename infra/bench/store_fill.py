@@ -1,8 +1,8 @@
 """Rollup rows by the million, as `minute_rollups` commits them: outcomes of many minutes, with a few late readings.
 
 The newest day is filled first, then the day before it, and so on: what people ask of the last hour or week is there
-from the start, and it is the past that grows. Values wander by the hour of the day, have two
-decimals as sensors send them, and are drawn from one seed.
+from the start, and it is the past that grows. Values wander by the hour of the day, have two decimals as sensors send
+them, and are drawn from one seed.
 """
 
 from collections.abc import Sequence
