@@ -9,6 +9,7 @@ every partition.
 Run it: python -m bytewax.run "dataflows.ingest:flow('infra/settings/prod.yaml')" -s 1
 """
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
@@ -94,7 +95,9 @@ class Decode:
 
     def _fresh(self, arrivals: Arrivals, dup: bool) -> Sequence[Record]:
         """The records of ``arrivals``; of those that come again, what the log does not have."""
-        decoded = self._decoder.decode(arrivals)
+        # Stamped now, not at arrival: after an outage of Kafka each worker hands over what arrived meanwhile, one after
+        # the other, and the times of the first would lead the log past the readings of the second.
+        decoded = self._decoder.decode(arrivals, time.time_ns() // 1_000_000)
         self._backlog.heard(arrivals.worker, decoded.messages, decoded.old)
         records: Sequence[Record] = decoded.records
         events = self._kafka.events_topic

@@ -82,8 +82,11 @@ class ArrivalsDecoder:
         self._names = Names()
         self._places: dict[str, dict[str, _Place]] = {}  # by worker and topic
 
-    def decode(self, arrivals: Arrivals) -> Decoded:
-        """The records of ``arrivals``. Never raises for what a device sent."""
+    def decode(self, arrivals: Arrivals, append_ms: int | None = None) -> Decoded:
+        """The records of ``arrivals``, judged by when they arrived, stamped ``append_ms`` or, without, likewise.
+
+        Never raises for what a device sent.
+        """
         decoded = Decoded()
         worker, places = arrivals.worker, self._places.setdefault(arrivals.worker, {})
         forms = self._forms(arrivals)
@@ -95,13 +98,14 @@ class ArrivalsDecoder:
             forms,
             *self._passing(arrivals, forms),
             arrivals.ingest_times,
+            arrivals.ingest_times if append_ms is None else [append_ms] * len(forms),
             strict=True,
         )
-        for topic, payload, content_type, form, device_id, ts, usual, ingest_time in rows:
+        for topic, payload, content_type, form, device_id, ts, usual, ingest_time, stamp in rows:
             place = places.get(topic) or self._remember(worker, topic)
             if usual and device_id == place.device_id:
                 # Nearly always where devices send protobuf: it goes on as it came.
-                add(Record(self._events_topic, payload, place.key, place.headers, None, ingest_time))
+                add(Record(self._events_topic, payload, place.key, place.headers, None, stamp))
                 decoded.old += ts < ingest_time - self._lateness_ms
                 continue
             flaw: Flaw | None
@@ -110,13 +114,13 @@ class ArrivalsDecoder:
             elif place.flaw is not None:
                 flaw = place.flaw
             elif device_id is not None:
-                flaw = self._pass_on(decoded, place, payload, device_id, ts, ingest_time)
+                flaw = self._pass_on(decoded, place, payload, device_id, ts, ingest_time, stamp)
             else:
-                flaw = self._decode_payload(decoded, place, payload, form, ingest_time)
+                flaw = self._decode_payload(decoded, place, payload, form, ingest_time, stamp)
             if flaw is not None:
                 where = _origin(topic, worker, content_type)
                 limit = self._payload_bytes_max
-                add(dead_letter(self._dead_letter_topic, payload, flaw, where, limit, ingest_time))
+                add(dead_letter(self._dead_letter_topic, payload, flaw, where, limit, stamp))
                 decoded.dead_letters[flaw.reason] += 1
         decoded.messages = len(decoded.records) - decoded.dead_letters.total()
         return decoded
@@ -152,7 +156,14 @@ class ArrivalsDecoder:
         return [one[0] for one in spread], [one[1] for one in spread], [one[2] for one in spread]
 
     def _pass_on(
-        self, decoded: Decoded, place: _Place, payload: bytes, device_id: str, said_ts: int, ingest_time: int
+        self,
+        decoded: Decoded,
+        place: _Place,
+        payload: bytes,
+        device_id: str,
+        said_ts: int,
+        ingest_time: int,
+        stamp: int,
     ) -> Flaw | None:
         """Add a ``Telemetry`` to ``decoded`` as it came, completed by what only we know."""
         placed = self._placed(place, device_id or None, said_ts or None, ingest_time)
@@ -161,14 +172,14 @@ class ArrivalsDecoder:
         place, ts = placed
         key = None if device_id.encode() == place.key else place.key
         value = self._encoder.complete(payload, key, None if said_ts else ts)
-        decoded.records.append(Record(self._events_topic, value, place.key, place.headers, None, ingest_time))
+        decoded.records.append(Record(self._events_topic, value, place.key, place.headers, None, stamp))
         if not said_ts:
             decoded.untimed += 1
         decoded.old += ts < ingest_time - self._lateness_ms
         return None
 
     def _decode_payload(
-        self, decoded: Decoded, place: _Place, payload: bytes, form: Format, ingest_time: int
+        self, decoded: Decoded, place: _Place, payload: bytes, form: Format, ingest_time: int, stamp: int
     ) -> Flaw | None:
         """Add the payload's records to ``decoded``; the flaw is for the dead letter."""
         said = form(payload)
@@ -176,12 +187,12 @@ class ArrivalsDecoder:
             return said
         flaws = []
         for number, one in enumerate(said, 1):
-            flaw = one if isinstance(one, Flaw) else self._decode_message(decoded, place, one, ingest_time)
+            flaw = one if isinstance(one, Flaw) else self._decode_message(decoded, place, one, ingest_time, stamp)
             if flaw is not None:
                 flaws.append((number, flaw))
         return _joined(flaws, len(said)) if flaws else None
 
-    def _decode_message(self, decoded: Decoded, place: _Place, said: Said, ingest_time: int) -> Flaw | None:
+    def _decode_message(self, decoded: Decoded, place: _Place, said: Said, ingest_time: int, stamp: int) -> Flaw | None:
         """Add the record of one message to ``decoded``; None where all of it was good."""
         placed = self._placed(place, said.device_id, said.ts, ingest_time)
         if isinstance(placed, Flaw):
@@ -190,7 +201,7 @@ class ArrivalsDecoder:
         metrics, flaw = sift(said.metrics, self._names, self._metrics_max)
         if metrics:
             value = self._encoder.encode(place.key, ts, metrics, said.raw)
-            decoded.records.append(Record(self._events_topic, value, place.key, place.headers, None, ingest_time))
+            decoded.records.append(Record(self._events_topic, value, place.key, place.headers, None, stamp))
             if said.ts is None:
                 decoded.untimed += 1
             decoded.old += ts < ingest_time - self._lateness_ms
