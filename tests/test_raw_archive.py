@@ -52,8 +52,7 @@ def told(
 ) -> Iterator[Topology]:
     """Ten minutes, through PgBouncer where there is one. Half way the archive is killed, and PgBouncer too."""
     folder: Path = tmp_path_factory.mktemp("archive")
-    windows = {"event_age_max_secs": 300_000_000}  # the log is of a day in the past, stamped so
-    with topology(folder, kafka_bootstrap, logins.owner, "mqtt://127.0.0.1:1", windows=windows) as flows:
+    with topology(folder, kafka_bootstrap, logins.owner, "mqtt://127.0.0.1:1") as flows:
         as_writer(flows, logins.writer if bouncer is None else bouncer.conninfo("writer"))
         log = Log(flows)
         for _ in range(4):
