@@ -111,17 +111,25 @@ def suspicious(columns: Columns, sizes: Sequence[int], metrics_max: int) -> Flag
     The rules: names, finite values, no metric twice, 1 to ``metrics_max`` metrics, a time that can be written as a
     date; and that no metric was skipped over because its value has another type.
     """
+    flags = out_of_bounds(columns, metrics_max)
     counts = np.diff(columns.starts)
-    flags = (counts < 1) | (counts > metrics_max) | (columns.ts < TIME_MIN_MS) | (columns.ts > TIME_MAX_MS)
     row = np.repeat(np.arange(len(counts)), counts)  # of each metric
     flags[row[unlawful(columns.metric)]] = True
-    if not np.isfinite(columns.value).all():
-        flags[row[~np.isfinite(columns.value)]] = True
     if counts.max(initial=0) > 1:
         flags[_repeated(row, columns.metric)] = True
     zeros = with_zeros(columns)
     if zeros.any():
         flags |= zeros & (canonical_sizes(columns) != np.asarray(sizes))
+    return flags
+
+
+def out_of_bounds(columns: Columns, metrics_max: int) -> Flags:
+    """Rows with too few or too many metrics, a time that cannot be written as a date, or a value that is not finite."""
+    counts = np.diff(columns.starts)
+    flags = (counts < 1) | (counts > metrics_max) | (columns.ts < TIME_MIN_MS) | (columns.ts > TIME_MAX_MS)
+    if not np.isfinite(columns.value).all():
+        wild = np.flatnonzero(~np.isfinite(columns.value))
+        flags[np.searchsorted(columns.starts, wild, side="right") - 1] = True
     return flags
 
 

@@ -3,18 +3,21 @@
 Trusts nothing: others may write there. What a record becomes depends on that record alone, never on its neighbours, so
 that the cutting of a log into batches changes no answer. Whether a time is believable is for the window core to judge.
 
-Good batches stay columnar from end to end: Rust (ptars) decodes to Arrow, and the rules are checked on whole columns.
-Only records that may break one are looked at one by one, with Google's parser: some 100 k/s instead of millions.
+Good batches stay columnar from end to end: records that are alike are read as a matrix, others decoded to Arrow in Rust
+(ptars), and the rules are checked on whole columns. Only records that may break one are looked at one by one, with
+Google's parser: some 100 k/s instead of millions.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from dataflows.decoding.columns import ROWS_MAX, Columns, parse_all, suspicious, unlawful
+from dataflows.decoding.alike import read_alike
+from dataflows.decoding.columns import ROWS_MAX, Columns, out_of_bounds, parse_all, suspicious, unlawful
 from dataflows.decoding.metrics import sift
 from dataflows.decoding.names import Names, flaw_in
 from dataflows.decoding.protobuf_payload import read_telemetry
@@ -30,22 +33,54 @@ from schemas.settings import DecodingSettings
 def decode_log(batch: LogBatch, settings: DecodingSettings) -> LogSlice:
     """Each record of ``batch`` as a message, a tick or a refusal, by offset. Never raises for what a record holds."""
     assert len(batch.values) <= ROWS_MAX, "a source hands out smaller batches"
-    ones = _OneByOne(batch, settings.metrics_max)
-    messages = _columnar(batch, settings.metrics_max, ones)
+    ones = _OneByOne(settings.metrics_max)
+    frames = [frame for frame in _columnar(batch, ones) if len(frame)]
     if ones.messages:
-        others = pl.DataFrame(ones.messages, schema=MESSAGES, orient="row")
-        messages = pl.concat([messages, others], rechunk=True).sort("offset")
+        frames.append(pl.DataFrame(ones.messages, schema=MESSAGES, orient="row"))
+    messages = frames[0] if frames else MESSAGES.to_frame()
+    if len(frames) > 1:
+        messages = pl.concat(frames, rechunk=True).sort("offset")
     ticks = pl.DataFrame(ones.ticks, schema=TICKS, orient="row")
     return LogSlice(batch.partition, batch.start, batch.end, messages, ticks, ones.refused, batch.anchor)
 
 
-def _columnar(batch: LogBatch, metrics_max: int, ones: "_OneByOne") -> pl.DataFrame:
+def _columnar(batch: LogBatch, ones: "_OneByOne") -> Iterator[pl.DataFrame]:
     """The messages that are beyond suspicion; the other records are given to ``ones``."""
     if not batch.values:
-        return pl.DataFrame(schema=MESSAGES)
+        return
     sizes = list(map(len, batch.values))
+    alike = read_alike(batch.values, sizes)
+    if alike is None:
+        yield _parsed(batch, sizes, ones)
+        return
+    columns, flags = alike
+    flags |= out_of_bounds(columns, ones.metrics_max)
+    flags[unlawful(columns.device_id)] = True
+    flags[list(batch.headers)] = True
+    messages = _frame(batch, columns)
+    if not flags.any():
+        yield messages
+        return
+    yield messages.filter(pl.Series(~flags))
+    rest = _chosen(batch, np.flatnonzero(flags).tolist())
+    yield _parsed(rest, list(map(len, rest.values)), ones)
+
+
+def _chosen(batch: LogBatch, rows: Sequence[int]) -> LogBatch:
+    """These rows of the batch, which go the long way as they would alone."""
+    return replace(
+        batch,
+        offsets=[batch.offsets[row] for row in rows],
+        append_times=[batch.append_times[row] for row in rows],
+        values=[batch.values[row] for row in rows],
+        headers={at: batch.headers[row] for at, row in enumerate(rows) if row in batch.headers},
+    )
+
+
+def _parsed(batch: LogBatch, sizes: Sequence[int], ones: "_OneByOne") -> pl.DataFrame:
+    """The messages that ptars reads and that break no rule; the other records are given to ``ones``."""
     columns = parse_all(batch.values, sizes)
-    flags = suspicious(columns, sizes, metrics_max)
+    flags = suspicious(columns, sizes, ones.metrics_max)
     flags[unlawful(columns.device_id)] = True
     workers = {row: worker for row, headers in batch.headers.items() if (worker := ticking_worker(headers)) is not None}
     flags[list(workers)] = True
@@ -53,7 +88,7 @@ def _columnar(batch: LogBatch, metrics_max: int, ones: "_OneByOne") -> pl.DataFr
     if not flags.any():
         return messages
     for row in np.flatnonzero(flags).tolist():
-        ones.judge(row, workers.get(row))
+        ones.judge(batch, row, workers.get(row))
     return messages.filter(pl.Series(~flags))
 
 
@@ -76,16 +111,15 @@ def _frame(batch: LogBatch, columns: Columns) -> pl.DataFrame:
 class _OneByOne:
     """Judges records singly, and keeps what became of each."""
 
-    batch: LogBatch
     metrics_max: int
     messages: list[tuple[Any, ...]] = field(default_factory=list)  # rows of MESSAGES
     ticks: list[tuple[int, int, str, int]] = field(default_factory=list)  # rows of TICKS
     refused: list[Refused] = field(default_factory=list)
     names: Names = field(default_factory=Names)
 
-    def judge(self, row: int, worker: str | None) -> None:
-        """Record ``row``: a tick of ``worker`` or, where that is None, a message."""
-        offset, append_time, value = self.batch.offsets[row], self.batch.append_times[row], self.batch.values[row]
+    def judge(self, batch: LogBatch, row: int, worker: str | None) -> None:
+        """Record ``row`` of the batch: a tick of ``worker`` or, where that is None, a message."""
+        offset, append_time, value = batch.offsets[row], batch.append_times[row], batch.values[row]
         said = read_telemetry(value)
         good = False
         if isinstance(said, Flaw):
