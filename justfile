@@ -64,6 +64,12 @@ maintain *args:
 topics *args:
     @exec python -m infra.topics "$@"
 
+# Before mqtt.clients is lowered to N, empty the sessions above it: mqtt-drain --clients N
+[group("operate")]
+[no-exit-message]
+mqtt-drain *args:
+    @exec python -m infra.mqtt_drain "$@"
+
 # Is every reading accounted for exactly once: verify --deep --sent sent.jsonl
 [group("operate")]
 [no-exit-message]

@@ -76,6 +76,7 @@ class Connection:
         self._subscribed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._broken: OperatorError | None = None
         self._goodbye = 0
+        self._forgotten: asyncio.Future[None] | None = None
         self._breath: asyncio.TimerHandle | None = None
         self._client = self._prepare(worker)
 
@@ -128,8 +129,16 @@ class Connection:
                 transient=False,
             )
 
-    async def close(self) -> None:
-        """Send what is written, wait until the broker has read it, say goodbye. The session stays with the broker."""
+    def forget(self, topic_filter: str) -> "asyncio.Future[None]":
+        """Unsubscribe; done when the broker has said yes, behind all that it sent before."""
+        self._forgotten = self._loop.create_future()
+        if self._wire is None:
+            self._askers.append(self._forgotten)
+        self._client.unsubscribe(topic_filter)
+        return self._forgotten
+
+    async def close(self, *, end_session: bool = False) -> None:
+        """Send what is written, wait until the broker has read it, say goodbye. The session stays, or is ended."""
         if self._breath is not None:
             self._breath.cancel()
         with suppress(OSError, TimeoutError):
@@ -141,7 +150,7 @@ class Connection:
                     await asyncio.wait({answered, self._lost}, return_when=asyncio.FIRST_COMPLETED)
         with suppress(OSError, TimeoutError, AttributeError):  # AttributeError: there never was a transport
             async with asyncio.timeout(CLOSE_SECS_MAX):
-                await self._client.disconnect()
+                await self._client.disconnect(**({"session_expiry_interval": 0} if end_session else {}))
         if not self._lost.done():
             self._lost.set_result(0)
         await self._handover.end()
@@ -233,7 +242,10 @@ class Connection:
             self._subscribed.set_result(granted[0])
 
     def _on_unsubscribe(self, *_answer: Any) -> None:
-        self._loop.call_soon(self._answered)  # behind the tasks of the messages that came before
+        if self._wire is None:
+            self._loop.call_soon(self._answered)  # behind the tasks of the messages that came before
+        elif self._forgotten is not None and not self._forgotten.done():
+            self._forgotten.set_result(None)
 
     # What the wire calls.
 

@@ -151,6 +151,8 @@ class Inbox:
 
     def answered(self) -> int | None:
         """The broker answered the open question: the time of the tick that was put behind what was received so far."""
+        if not self.gauge.asking:
+            return None  # the question was of a connection that is being given up
         caught_up_ms = self.gauge.answer()
         if caught_up_ms is not None and not self._closed:
             self._waiting.append(Tick(self.worker, caught_up_ms))
