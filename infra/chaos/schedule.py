@@ -76,9 +76,10 @@ def schedule(seed: int, for_secs: float) -> list[Act]:
             target = random.choice(target)
         secs = round(random.uniform(*(STALLED_SECS if kind == "kill_stalled" else LASTS_SECS)), 1)
         processes, workers = random.choice((1, 2) if target != "ingest" else (1,)), random.choice((1, 2, 3))
+        secs = 0.0 if kind in ("cut", "rescale") else secs
         if at_secs + secs > for_secs:
             return found
-        found.append(Act(round(at_secs, 1), kind, target, 0.0 if kind == "cut" else secs, processes, workers))
+        found.append(Act(round(at_secs, 1), kind, target, secs, processes, workers))
         at_secs += secs + random.uniform(*GAP_SECS)
     raise AssertionError("cards are dealt without end")
 

@@ -8,6 +8,7 @@ from connectors import timescale_connection
 from connectors.checkpoint import Standing
 from connectors.kafka import KafkaLog
 from connectors.timescale import TimescaleStore
+from infra.forfeit import taking_over
 from infra.forfeit.books import Given, hold, lost_by
 from infra.forfeit.decision import At, Decision, Found, Undecided, decide
 from infra.settings_option import add_settings_option, chosen_settings
@@ -35,6 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_settings_option(parser)
     chosen = parser.parse_args(arguments)
     settings = chosen_settings(chosen, "KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL")
+    own = chosen.flow in (None, settings.flow.name) and chosen.topic in (None, settings.kafka.events_topic)
+    if own and (begins := begin_anew(settings, chosen.at, chosen.yes)) is not None:
+        print(*table(["partition", "begins at"], [list(one) for one in sorted(begins.items())]), sep="\n")
+        return _said(chosen.yes)
     decisions, given = forfeit(settings, chosen.at, chosen.yes, chosen.flow, chosen.topic)
     if not decisions:
         print("nothing to give up: the log is as it is on record")
@@ -44,8 +49,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(*table(header, rows), sep="\n")
     if any(one.offsets < 0 for one in given.values()):
         print("(below 0: the log gives offsets a second time, and what they hold now is counted as new)")
-    print("done, and written down in forfeits" if chosen.yes else "nothing was changed: give --yes to do it")
+    return _said(chosen.yes)
+
+
+def _said(yes: bool) -> int:
+    print("done, and written down in forfeits" if yes else "nothing was changed: give --yes to do it")
     return 0
+
+
+def begin_anew(settings: Settings, at: At | None, yes: bool) -> Mapping[int, int] | None:
+    """Where each partition begins of a flow whose progress is gone; None where it is not. Raises ``OperatorError``."""
+    topic = settings.kafka.events_topic
+    if not taking_over.is_gone(settings, settings.flow.name, topic):
+        return None
+    log = KafkaLog(settings.kafka, topic, GROUP)
+    bounds = {partition: log.bounds(partition) for partition in log.partitions()}
+    return taking_over.take_over(settings, topic, log.identity(), bounds, at, yes)
 
 
 def forfeit(

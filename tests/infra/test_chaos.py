@@ -21,7 +21,7 @@ from schemas.settings import KafkaSettings
 from tests.infra.chaos_mutants import MUTANTS
 
 SEED = 2
-FOR_SECS = 24.0
+FOR_SECS = 18.0
 
 
 @pytest.fixture

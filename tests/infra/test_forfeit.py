@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
@@ -15,7 +16,7 @@ from connectors.kafka_sink import Publisher
 from connectors.resuming import ResumingSource
 from connectors.timescale import TimescaleStore
 from dataflows.decoding.ticks import tick_records
-from infra.forfeit.__main__ import forfeit
+from infra.forfeit.__main__ import begin_anew, forfeit
 from infra.forfeit.decision import At, Decision, Found, Undecided, Wrong, decide
 from infra.verify.__main__ import check
 from schemas.arrivals import Tick
@@ -162,6 +163,15 @@ def test_a_flow_goes_on_and_verify_explains_what_was_given_up(flows: Topology) -
     explained(flows)
     assert flows.ask("select count(*), min(partitions) from progress") == [(4, 4)]
     assert forfeit(flows.settings, None, yes=True) == ({}, {}), "all is as it is on record"
+
+    assert begin_anew(flows.settings, "end", yes=True) is None, "there is progress"
+    with psycopg.connect(flows.settings.database.conninfo) as connection:
+        connection.execute("delete from progress where true")
+    assert "./justw forfeit" in refused(flows)
+    with pytest.raises(OperatorError, match="give --at end"):
+        begin_anew(flows.settings, None, yes=True)
+    begin_anew(flows.settings, "end", yes=True)
+    explained(flows)
 
 
 def not_there(flows: Topology) -> bool:

@@ -1,0 +1,122 @@
+"""Progress that is gone while its rows are there: begun anew, and the books made again from the rows.
+
+As after a restore of some tables and not of others. What the log's offsets were is not known any more; the rows are
+taken over as they are, readings as counted, those in ``late_readings`` as late.
+"""
+
+import getpass
+import socket
+from collections.abc import Mapping
+from typing import Final
+
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from connectors import timescale_connection
+from connectors.timescale_connection import Connection
+from infra.forfeit.decision import At
+from schemas.errors import OperatorError
+from schemas.settings import Settings
+
+REASON: Final = "progress was gone; the rows were taken over"
+
+_FORGET: Final = ("ledger", "ledger_days", "late_waiting")
+_PROGRESS: Final = """
+    insert into progress (flow, topic, partition, generation, topic_id, partitions, output, shape, position, resume,
+                          start, closed_until, claimed_by)
+    select %s, %s, partition, 0, %s, %s, %s, %s, begin, begin, begin, {closed_until}, 'forfeit'
+    from unnest(%s::int[], %s::bigint[]) as mine (partition, begin)
+"""
+_CLOSED_UNTIL: Final = "(select max(bucket) + {} * interval '1 second' from {})"
+_LATE: Final = """
+    insert into ledger_days (flow, topic, partition, day, late)
+    select flow, {topic}, partition,
+           (date_bin({length} * interval '1 second', event_time, timestamptz 'epoch') at time zone 'utc')::date,
+           count(*)
+    from late_readings where flow = {flow} group by 1, 2, 3, 4
+"""
+_COUNTED: Final = """
+    insert into ledger_days (flow, topic, partition, day, counted)
+    select {flow}, {topic}, {first}, (bucket at time zone 'utc')::date, sum(count) - sum(revision)
+    from {table} group by 4
+    on conflict (flow, topic, partition, day) do update set counted = excluded.counted
+"""
+_LEDGER: Final = """
+    insert into ledger (flow, topic, partition, readings, counted, late)
+    select flow, topic, partition, sum(counted + late), sum(counted), sum(late)
+    from ledger_days where flow = %s and topic = %s group by 1, 2, 3
+    union all
+    select %s, %s, partition, 0, 0, 0 from unnest(%s::int[]) as mine (partition)
+    where partition not in (select partition from ledger_days where flow = %s and topic = %s)
+"""
+_DECISIONS: Final = """
+    insert into forfeits (flow, topic, partition, reason, first, next, offsets, lost, topic_id, before, by)
+    select {flow}, {topic}, partition, %s, begin, begin, -given.offsets, -given.lost, %s, %s, %s
+    from unnest(%s::int[], %s::bigint[]) as mine (partition, begin),
+         lateral (select coalesce(sum(offsets), 0) as offsets, coalesce(sum(lost), 0) as lost from forfeits f
+                  where flow = {flow} and topic = {topic} and f.partition = mine.partition) as given
+"""  # what was given up before is of books that are forgotten
+
+
+def is_gone(settings: Settings, flow: str, topic: str) -> bool:
+    """Whether a flow has rows and no progress."""
+    with timescale_connection.connect_or_say(settings.database.conninfo, "ionwax forfeit") as connection:
+        table = sql.Identifier(settings.output.table)
+        query = sql.SQL(
+            "select not exists (select from progress where flow = %s and topic = %s) and exists (select from {})"
+        )
+        row = connection.execute(query.format(table), [flow, topic]).fetchone()
+    return row == (True,)
+
+
+def take_over(
+    settings: Settings, topic: str, topic_id: str, bounds: Mapping[int, tuple[int, int]], at: At | None, yes: bool
+) -> Mapping[int, int]:
+    """Where each partition begins. Raises ``OperatorError`` where ``at`` does not say."""
+    if at not in ("beginning", "end"):
+        raise OperatorError(
+            f"Table {settings.output.table} has rows, and flow {settings.flow.name} has no progress: which offsets are "
+            "in them is not known. Better restore all tables of one dump. Else give --at end (nothing that is in the "
+            "log now is counted) or --at beginning (all of it is counted, also what is in the rows already)."
+        )
+    begins = {partition: low if at == "beginning" else high for partition, (low, high) in bounds.items()}
+    if yes:
+        with (
+            timescale_connection.connect_or_say(settings.database.conninfo, "ionwax forfeit") as connection,
+            connection.transaction(),
+        ):
+            _take_over(connection, settings, topic, topic_id, begins)
+    return begins
+
+
+def _take_over(
+    connection: Connection, settings: Settings, topic: str, topic_id: str, begins: Mapping[int, int]
+) -> None:
+    flow, length = settings.flow.name, settings.windows.length_secs
+    table, partitions = sql.Identifier(settings.output.table), sorted(begins)
+    offsets = [begins[partition] for partition in partitions]
+    before = _books(connection, flow, topic)
+    for name in _FORGET:
+        connection.execute(
+            sql.SQL("delete from {} where flow = %s and topic = %s").format(sql.Identifier(name)), [flow, topic]
+        )
+    closed_until = sql.SQL(_CLOSED_UNTIL).format(length, table)
+    connection.execute(
+        sql.SQL(_PROGRESS).format(closed_until=closed_until),
+        [
+            *(flow, topic, topic_id, len(partitions), settings.output.table, f"windows of {length} s"),
+            *(partitions, offsets),
+        ],
+    )
+    of = {"flow": flow, "topic": topic}
+    connection.execute(sql.SQL(_LATE).format(length=length, **of))
+    connection.execute(sql.SQL(_COUNTED).format(first=partitions[0], table=table, **of))
+    connection.execute(_LEDGER, [flow, topic, flow, topic, partitions, flow, topic])
+    who = f"{getpass.getuser()} at {socket.gethostname()}"
+    connection.execute(sql.SQL(_DECISIONS).format(**of), [REASON, topic_id, Jsonb(before), who, partitions, offsets])
+
+
+def _books(connection: Connection, flow: str, topic: str) -> list[object]:
+    """The ledger as it is forgotten."""
+    query = "select to_jsonb(l) from ledger l where flow = %s and topic = %s order by partition"
+    return [row for (row,) in connection.execute(query, [flow, topic])]
