@@ -12,7 +12,7 @@ import logging
 import ssl
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from gmqtt import Client, Message
 from gmqtt.mqtt.handler import MQTTConnectError
@@ -29,6 +29,7 @@ OUTAGE_SECS_MAX: Final = 45.0
 """Below the 60 s after which the database ends a transaction that idles: alerts go out within one."""
 
 STOP_SECS: Final = 4.0  # how long a process that was asked to stop still tries
+LOOK_SECS: Final = 0.1  # how soon a request to stop is noticed
 WAIT_SECS_MIN: Final = 0.25
 WAIT_SECS_MAX: Final = 5.0
 ANSWER_SECS: Final = 10.0
@@ -50,6 +51,7 @@ class AlertSender:
         self._client_id = client_id
         self._address = mqtt_address.read_address(settings.url)
         self._context = mqtt_address.tls_context(settings, self._address)
+        self._stop_at: float | None = None
         self.sent = 0
 
     def send(self, alerts: Sequence[Alert]) -> None:
@@ -58,28 +60,32 @@ class AlertSender:
         if not left:
             return
         began = time.monotonic()
+        self._stop_at = None
         wait_secs = WAIT_SECS_MIN
         while True:
             try:
                 asyncio.run(self._deliver(left))
             except Refused as refused:
-                self._give_up(refused, len(left), time.monotonic() - began)
-                time.sleep(wait_secs)
+                if not refused.transient:
+                    raise refused.error from None
+                log.warning("%s %d alerts wait.", refused.error, len(left))
+                self._wait(wait_secs, began, refused, len(left))
                 wait_secs = min(2 * wait_secs, WAIT_SECS_MAX)
             else:
                 return
 
-    def _give_up(self, refused: Refused, left: int, lasts: float) -> None:
-        """Raise where there is to be no other try."""
-        if not refused.transient:
-            raise refused.error from None
-        limit = STOP_SECS if stopping.requested() else OUTAGE_SECS_MAX
-        if lasts >= limit:
-            raise OperatorError(
-                f"{refused.error} {left} alerts waited {lasts:.0f} s; nothing is half-written, and they are sent at "
-                "the next start. flags.alerts: false does without them."
-            ) from None
-        log.warning("%s %d alerts wait.", refused.error, left)
+    def _wait(self, secs: float, began: float, refused: Refused, left: int) -> None:
+        """Wait before the next try. Raises where there is to be none."""
+        until = time.monotonic() + secs
+        while (now := time.monotonic()) < until:
+            if stopping.requested():
+                self._stop_at = self._stop_at or now + STOP_SECS
+            if now - began >= OUTAGE_SECS_MAX or (self._stop_at is not None and now >= self._stop_at):
+                raise OperatorError(
+                    f"{refused.error} {left} alerts waited {now - began:.0f} s; nothing is half-written, and they are "
+                    "sent at the next start. flags.alerts: false does without them."
+                ) from None
+            time.sleep(min(LOOK_SECS, until - now))
 
     async def _deliver(self, left: list[Alert]) -> None:
         """Send from the front of ``left``, and take off what is acknowledged. Raises ``Refused``."""
@@ -111,15 +117,19 @@ class _Delivery:
         self._client._package_handler._handle_puback_packet = self._on_puback  # gmqtt's own passes over the reason
 
     async def open(self, context: ssl.SSLContext | None) -> None:
+        """Connect and be accepted. Raises ``Refused``."""
+        connecting = asyncio.ensure_future(
+            self._client.connect(
+                self._address.host, self._address.port, ssl=context or False, keepalive=self._keepalive_secs
+            )
+        )
+        await self._first(connecting, OPEN_SECS_MAX)
         try:
-            async with asyncio.timeout(OPEN_SECS_MAX):
-                await self._client.connect(
-                    self._address.host, self._address.port, ssl=context or False, keepalive=self._keepalive_secs
-                )
+            connecting.result()
         except MQTTConnectError as error:
             code = error._code
             raise Refused(mqtt_address.refused(self._address, code), transient=code in mqtt_address.TRANSIENT) from None
-        except (OSError, TimeoutError) as error:
+        except OSError as error:
             raise Refused(mqtt_address.unreachable(self._address, error), transient=True) from None
 
     async def publish(self, alerts: Sequence[Alert]) -> None:
@@ -131,11 +141,7 @@ class _Delivery:
             answers.append(asyncio.get_running_loop().create_future())
             self._answers[packet_id] = answers[-1]
         every = asyncio.gather(*answers)
-        await asyncio.wait({every, self._lost}, timeout=ANSWER_SECS, return_when=asyncio.FIRST_COMPLETED)
-        if not every.done():
-            every.cancel()
-            away = mqtt_address.hung_up(self._address) if self._lost.done() else None
-            raise Refused(away or mqtt_address.unreachable(self._address, TimeoutError()), transient=True)
+        await self._first(every, ANSWER_SECS)
         for alert, reason in zip(alerts, every.result(), strict=True):
             if reason >= REFUSED_FROM:
                 raise Refused(self._not_taken(alert, reason), transient=reason in mqtt_address.TRANSIENT)
@@ -146,6 +152,14 @@ class _Delivery:
                 await self._client.disconnect()
         except (OSError, TimeoutError, AttributeError):  # AttributeError: there never was a transport
             pass
+
+    async def _first(self, wanted: "asyncio.Future[Any]", secs_max: float) -> None:
+        """Wait for ``wanted``; the end of the connection, or of patience, is ``Refused``."""
+        await asyncio.wait({wanted, self._lost}, timeout=secs_max, return_when=asyncio.FIRST_COMPLETED)
+        if not wanted.done():
+            wanted.cancel()
+            away = mqtt_address.hung_up(self._address) if self._lost.done() else None
+            raise Refused(away or mqtt_address.unreachable(self._address, TimeoutError()), transient=True)
 
     def _not_taken(self, alert: Alert, reason: int) -> OperatorError:
         words = _MESSAGE_REASONS.get(reason, f"reason code {reason}")
