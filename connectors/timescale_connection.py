@@ -107,7 +107,9 @@ def begin(connection: Connection, lock_secs: int = LOCK_SECS) -> None:
         "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_SECS,
     }
     settings = "; ".join(f"set local {name} = '{secs}s'" for name, secs in limits.items())
-    connection.execute(f"begin; {settings}".encode())  # one message, one round trip
+    # Revisions of rows in a columnstore have no limit but time; PostgreSQL without TimescaleDB takes no notice.
+    columnstore = "set local timescaledb.max_tuples_decompressed_per_dml_transaction = 0"
+    connection.execute(f"begin; {settings}; {columnstore}".encode())  # one message, one round trip
 
 
 def operator_error(error: psycopg.Error) -> OperatorError | None:

@@ -62,6 +62,7 @@ class RollupRows:
     """The rows of one table. Every method works in the caller's transaction."""
 
     def __init__(self, table: str) -> None:
+        self._in_columnstore = False  # whether a row that is being revised was found there
         name = sql.Identifier(table)
         self._copy = _composed("copy {table} ({names}) from stdin (format binary)", name, names=_names(_TABLE))
         self._select = _composed(
@@ -89,6 +90,19 @@ class RollupRows:
             bucket=_written(_BUCKET, "k"),
             first=_INSTANT,
             last=_INSTANT,
+        )
+        # With constants for keys TimescaleDB takes no more out of a columnstore than the row's own segment.
+        self._update_one = _composed(
+            "update {table} as r set {assigned} where r.device_id = %b and r.metric = %b and r.bucket = {bucket}",
+            name,
+            assigned=_joined(sql.SQL("{} = {}").format(sql.Identifier(c.name), _given(c)) for c in values),
+            bucket=_INSTANT,
+        )
+        self._take_out = _composed(
+            "update {table} as r set revision = r.revision "
+            "where r.device_id = %b and r.metric = %b and r.bucket = {bucket}",
+            name,
+            bucket=_INSTANT,
         )
         self._insert = _composed(
             "insert into {table} ({names}) select {all} from unnest({arrays}) as k ({names}) "
@@ -122,14 +136,14 @@ class RollupRows:
         rows: list[Row] = []
         met = 0
         left = dict(sorted(changes.items()))
+        self._in_columnstore = False
         for _ in range(_ROUNDS_MAX):
             if not left:
                 return Revised(rows, met)
             found = self._locked(transaction, left)
             changed = [_folded(row, left[key], late) for key, row in found.items()]
             made = [_made(key, partials, late) for key, partials in left.items() if key not in found]
-            if changed:
-                transaction.execute(self._update, [*_transposed(changed), *_span(map(_key, changed))])
+            self._write(transaction, changed)
             inserted = {Key(*key) for key in transaction.execute(self._insert, _transposed(made))} if made else set()
             rows += changed + [row for row in made if _key(row) in inserted]
             met += len(changed)
@@ -139,9 +153,24 @@ class RollupRows:
     def _locked(self, transaction: Connection, keys: Iterable[Key]) -> dict[Key, Row]:
         keys = list(keys)
         arguments = [*(list(values) for values in zip(*keys, strict=True)), *_span(keys)]
-        found = transaction.execute(self._select, arguments)
+        try:
+            with transaction.transaction():
+                found = transaction.execute(self._select, arguments).fetchall()
+        except psycopg.errors.FeatureNotSupported:  # rows in a columnstore cannot be locked: take them out of it
+            self._in_columnstore = True
+            for key in keys:
+                transaction.execute(self._take_out, key)
+            found = transaction.execute(self._select, arguments).fetchall()
         rows = (dict(zip((c.name for c in _TABLE), row, strict=True)) for row in found)
         return {_key(row): row for row in rows}
+
+    def _write(self, transaction: Connection, rows: Sequence[Row]) -> None:
+        """Write rows that exist, and are locked, whole."""
+        if self._in_columnstore:
+            for row in rows:
+                transaction.execute(self._update_one, [*(row[c.name] for c in (*COLUMNS, _REVISION)), *_key(row)])
+        elif rows:
+            transaction.execute(self._update, [*_transposed(rows), *_span(map(_key, rows))])
 
 
 def check_table(connection: Connection, table: str) -> None:
@@ -230,6 +259,10 @@ def _written(column: Column, source: LiteralString) -> sql.Composed:
     if column.sql != "timestamptz":
         return sql.Composed([value])
     return sql.SQL("timestamptz 'epoch' + {} * interval '1 millisecond'").format(value)
+
+
+def _given(column: Column) -> sql.SQL:
+    return _INSTANT if column.sql == "timestamptz" else sql.SQL("%b")
 
 
 def _read(column: Column) -> sql.Composable:

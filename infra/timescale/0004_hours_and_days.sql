@@ -356,5 +356,7 @@ begin
         execute format('select add_job(%L::regproc, interval ''1 minute'')', current_schema || '.maintain_job');
     end if;
     return true;
+exception when feature_not_supported then
+    return false;
 end
 $$;

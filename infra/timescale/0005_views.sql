@@ -128,8 +128,8 @@ left join metrics as every on every.metric = r.metric and every.device_id = '';
 comment on view days is 'Days in the time zone of the device''s site (UTC without one), exact at any moment, today too.';
 
 -- The last n minutes of each series, at each minute that has data: select * from rolling(15) where device_id = '…'. Minutes
--- without data count nothing; the frame is time, not rows.
-create function rolling(minutes int) returns table (
+-- without data count nothing; the frame is time, not rows. Say since when: else all that is kept is read.
+create function rolling(minutes int, since timestamptz default '-infinity') returns table (
     bucket timestamptz, device_id text, metric text, count bigint, mean double precision, stddev double precision,
     min double precision, max double precision, first double precision, last double precision
 ) language sql stable parallel safe as $$
@@ -139,8 +139,9 @@ create function rolling(minutes int) returns table (
             combine(r.count, r.mean, r.m2, r.min, r.max, r.first, r.last, r.first_ts, r.last_ts) over (
                 partition by r.device_id, r.metric order by r.bucket
                 range between make_interval(mins => minutes - 1) preceding and current row) as p
-        from rollups_1m as r
+        from rollups_1m as r where r.bucket > since - make_interval(mins => minutes)
     ) as framed
+    where bucket >= since
 $$;
 
 -- The last value of each series: one look into an index each, from where series says that there is one.
