@@ -157,7 +157,8 @@ def test_the_columnstore_is_segmented_by_series_and_ordered_by_time(conninfo: st
     list(maintain(settings_for(conninfo, columnstore_after_days=9)))
     found = connection.execute(
         "select attname, segmentby_column_index, orderby_column_index "
-        "from timescaledb_information.compression_settings where hypertable_name = 'rollups_1m' order by 2 nulls last, 3"
+        "from timescaledb_information.compression_settings where hypertable_name = 'rollups_1m' "
+        "order by 2 nulls last, 3"
     ).fetchall()
     assert [row for row in found if row[1] or row[2]] == [
         ("device_id", 1, None),
