@@ -26,6 +26,19 @@ def process_index() -> int:
     return (_arguments() or {}).get("process_id") or 0
 
 
+def together_ms() -> int | None:
+    """How often a part that has caught up looks where several workers end an epoch together; None for one alone.
+
+    A part whose next look is due while it waits for another worker to end the epoch makes the engine spin (0.21.1,
+    src/inputs.rs). So all look at the same moments, a little more than an epoch apart: each look ends an epoch, in all
+    of them, and none is due in between.
+    """
+    arguments = _arguments() or {}
+    if not arguments.get("addresses") and (arguments.get("workers_per_process") or 1) == 1:
+        return None
+    return max(1, round(1.25 * (arguments["epoch_interval"] / timedelta(milliseconds=1))))
+
+
 def _arguments() -> dict[str, Any] | None:
     main: Any = sys.modules.get("__main__")
     arguments = getattr(main, "kwargs", None)

@@ -8,7 +8,7 @@ acknowledged nothing that it had not written; the broker sends the rest again, m
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
@@ -92,7 +92,7 @@ class MqttPart(StatefulSourcePartition[Arrivals | Tick, None]):
         return items
 
     def next_awake(self) -> datetime | None:
-        return datetime.now(UTC) + timedelta(milliseconds=self._poll_ms)
+        return resting.next_look(self._poll_ms)
 
     def snapshot(self) -> None:
         self._client.snapshot()

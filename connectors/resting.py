@@ -13,11 +13,13 @@ on macOS, nothing is done.
 import ctypes
 import sys
 import threading
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 SLACK_MS: Final = 10
 _USUAL_NS: Final = 50_000
 _SET_TIMERSLACK: Final = 29
+_MIDNIGHT: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 _said = threading.local()  # the engine's threads may forget it, which costs a system call
@@ -31,6 +33,12 @@ def rest() -> None:
 def rouse() -> None:
     """The calling thread's timers are exact again."""
     _allow(_USUAL_NS)
+
+
+def next_look(every_ms: int) -> datetime:
+    """When a part that has nothing looks again: at the next multiple of ``every_ms`` that the clock shows."""
+    now, every = datetime.now(UTC), timedelta(milliseconds=every_ms)
+    return now + every - (now - _MIDNIGHT) % every
 
 
 def _allow(slack_ns: int) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
-from connectors import resting, stopping
+from connectors import epochs, resting, stopping
 from connectors.checkpoint import Log, LogReader, ProgressStore, Standing
 from connectors.health import HEALTH
 from connectors.metering import LogMeter
@@ -116,6 +116,7 @@ class ResumingPart(StatefulSourcePartition[Claim | LogBatch, None]):
         self._settle: Final = timedelta(seconds=settle_secs)
         self._claim: Claim | None = None
         self._reader: LogReader | None = None
+        self._together_ms: Final = epochs.together_ms()
         self._idle_ms = 0
         self._awake_at: datetime | None = None
         self._end: int | None = None  # of the last batch; None where an empty one has followed it
@@ -144,13 +145,16 @@ class ResumingPart(StatefulSourcePartition[Claim | LogBatch, None]):
         if batch is None:
             resting.rest()
             self._idle_ms = min(max(2 * self._idle_ms, IDLE_MS_MIN), IDLE_MS_MAX)
-            self._awake_at = datetime.now(UTC) + timedelta(milliseconds=self._idle_ms)
+            self._awake_at = resting.next_look(self._together_ms or self._idle_ms)
             return self._settled()
-        resting.rouse()
-        self._idle_ms, self._awake_at = 0, None
+        log_end = self._reader.end()
+        caught_up = log_end is not None and log_end <= batch.end
+        self._idle_ms = 0
+        self._awake_at = resting.next_look(self._together_ms) if self._together_ms and caught_up else None
+        (resting.rest if self._awake_at else resting.rouse)()
         self._end, self._settle_at = batch.end, None
         HEALTH.read(batch.topic, self.partition, batch.end)
-        self._meter.read(batch.end, self._reader.end())
+        self._meter.read(batch.end, log_end)
         return [batch]
 
     def next_awake(self) -> datetime | None:

@@ -35,6 +35,7 @@ class Source(FixedPartitionedSource):
 
 def flow(interval_ms):
     epochs.last(interval_ms)
+    print("together", epochs.together_ms(), flush=True)
     made = Dataflow("counts")
     op.output("out", op.input("in", made, Source()), StdOutSink())
     return made
@@ -54,4 +55,20 @@ def test_epochs_last_as_long_as_the_factory_says(tmp_path, interval_ms, fewest, 
         check=True,
         timeout=30,
     )
+    assert done.stdout.startswith("together None\n"), "it is alone"
     assert fewest <= int(done.stdout.split("snapshots ")[1].split()[0]) <= most
+
+
+def test_workers_in_company_look_once_an_epoch(tmp_path):
+    """A little more seldom, so that each look ends an epoch, and none is due while another worker is waited for."""
+    (tmp_path / "counting.py").write_text(FLOW)
+    done = subprocess.run(
+        [sys.executable, "-m", "bytewax.run", "counting:flow(200)", "-s", "1", "-w", "2"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": f"{ROOT}:{tmp_path}", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    assert done.stdout.startswith("together 250\n")
