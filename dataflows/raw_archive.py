@@ -21,7 +21,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 from bytewax.outputs import Sink
 
-from connectors import epochs, kafka_topics, metrics_server
+from connectors import epochs, garbage, kafka_topics, metrics_server
 from connectors.kafka import KafkaLog
 from connectors.resuming import ResumingSource
 from connectors.sealing import Pace, SealingSink
@@ -40,13 +40,15 @@ from schemas.settings_file import load_settings
 
 Sealing = tuple[str, Claim | Landing]
 
-EPOCHS_A_WAIT: Final = 10  # a reading that comes after a pause waits for the end of an epoch
+NO_READINGS: Final = READINGS.to_frame()
+EPOCHS_A_WAIT: Final = 4  # a reading that comes after a pause waits for the end of an epoch; shorter ones cost idling
 
 
 @one_message
 def flow(settings_path: str, share: str = "0/1") -> Dataflow:
     """The dataflow of ``settings_path``; ``share`` "i/n" takes partitions p with p % n = i."""
     settings = load_settings(settings_path)
+    garbage.collect_rarely()
     archive, topic = settings.archive, settings.kafka.events_topic
     metrics_server.serve(settings.metrics, archive.name, share)
     epochs.last(max(archive.batch_wait_ms // EPOCHS_A_WAIT, 1))
@@ -90,8 +92,25 @@ class Land:
                 yield str(item.partition), self._landing(item)
 
     def _landing(self, batch: LogBatch) -> Landing:
-        part = decode_log(batch, self._settings.decoding)
         limits = self._limits[batch.partition]
+        readings, counts = self._readings(batch, limits)
+        before = self._progress[batch.partition]
+        progress = self._progress[batch.partition] = replace(
+            before,
+            position=batch.end,
+            resume=batch.end,
+            judged=limits.since(batch.end),
+            anchor=batch.anchor or before.anchor,
+        )
+        return Landing(
+            batch.partition, readings, replace(counts, gaps=batch.end - batch.start - counts.offsets), progress
+        )
+
+    def _readings(self, batch: LogBatch, limits: Limits) -> tuple[pl.DataFrame, Counts]:
+        """The readings of a batch, and what its records were; gaps are not counted yet."""
+        if not batch.values:
+            return NO_READINGS, Counts()
+        part = decode_log(batch, self._settings.decoding)
         judged = Judged.by(limits, self._spans, part.messages)
         accepted = part.messages.filter(pl.Series(judged.accepted))
         counts = Counts(
@@ -101,16 +120,6 @@ class Land:
             readings=judged.readings,
             counted=judged.readings,
         )
-        progress = self._progress[batch.partition] = replace(
-            self._progress[batch.partition],
-            position=part.end,
-            resume=part.end,
-            judged=limits.since(part.end),
-            anchor=part.anchor or self._progress[batch.partition].anchor,
-        )
-        return Landing(
-            partition=batch.partition,
-            readings=accepted.explode("metric", "value", empty_as_null=False).select(READINGS.names()),
-            counts=replace(counts, gaps=part.end - part.start - counts.offsets),
-            progress=progress,
-        )
+        if not len(accepted):
+            return NO_READINGS, counts
+        return accepted.explode("metric", "value", empty_as_null=False).select(READINGS.names()), counts
