@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from infra.chaos.run import Outcome, Run
-from infra.chaos.schedule import Act, schedule
+from infra.chaos.schedule import ARCHIVE, FLOWS, Act, schedule
 from infra.chaos.servers import ADDRESSES, servers
 from schemas.errors import OperatorError
 
@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=1.0, metavar="N", help="how long things are broken (1)")
     parser.add_argument("--seed", type=int, help="what is broken when; a new one each time by default")
     parser.add_argument("--rate", type=float, default=60.0, metavar="N", help="messages a second (60)")
+    parser.add_argument("--archive", action="store_true", help="run and disturb raw_archive, too")
     parser.add_argument("--plan", action="store_true", help="print the schedule, and do nothing")
     parser.add_argument(
         "--outage",
@@ -43,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, signal.default_int_handler)  # whoever ends it wants nothing left running either
     seed = random.randrange(1_000_000) if chosen.seed is None else chosen.seed
     for_secs = 60.0 * chosen.minutes
-    acts = schedule(seed, for_secs)
+    names = (*FLOWS, ARCHIVE) if chosen.archive else FLOWS
+    acts = schedule(seed, for_secs, names)
     if chosen.outage:
         target, secs = chosen.outage
         acts, for_secs = [Act(10.0, "refuse", target, secs)], secs + 25.0
@@ -54,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = Path(tempfile.mkdtemp(prefix="ionwax-chaos-"))
     began = time.monotonic()
     with servers({name: getattr(chosen, name) for name in ADDRESSES}, _say) as found:
-        outcome = Run(found, folder, rate=chosen.rate, say=_say).run(acts, for_secs)
+        outcome = Run(found, folder, rate=chosen.rate, names=names, say=_say).run(acts, for_secs)
     return _told(outcome, seed, folder, time.monotonic() - began)
 
 

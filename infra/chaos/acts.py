@@ -3,10 +3,13 @@
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from infra.chaos.flows import Flow
 from infra.chaos.relay import Wire
-from infra.chaos.schedule import ALL, FLOWS, SERVERS, Act
+from infra.chaos.schedule import ALL, SERVERS, Act
+
+CLAIMED_SECS_MAX: Final = 20.0
 
 
 def of(target: str, group: Sequence[str]) -> Sequence[str]:
@@ -16,26 +19,28 @@ def of(target: str, group: Sequence[str]) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class Acts:
-    """``wait`` lets some seconds pass in which flows that ended are started again."""
+    """``wait`` lets some seconds pass in which flows that ended are started again, ``wait_until`` so many at most."""
 
     flows: Mapping[str, Flow]
     wires: Mapping[str, Mapping[str, Wire]]  # by flow and server
     restarts: Mapping[str, Callable[[], None]]
     wait: Callable[[float], None]
+    wait_until: Callable[[Callable[[], bool], float], object]
+    claims: Callable[[str], int]  # how often a flow's partitions were claimed
 
     def do(self, act: Act) -> None:
         """Do it, and undo what lasts: at the end all may work again."""
         getattr(self, f"_{act.kind}")(act)
 
     def _kill(self, act: Act) -> None:
-        for name in of(act.target, FLOWS):
+        for name in of(act.target, tuple(self.flows)):
             self.flows[name].kill()
         self.wait(act.secs)
-        for name in of(act.target, FLOWS):
+        for name in of(act.target, tuple(self.flows)):
             self.flows[name].start()
 
     def _freeze(self, act: Act) -> None:
-        flows = [self.flows[name] for name in of(act.target, FLOWS)]
+        flows = [self.flows[name] for name in of(act.target, tuple(self.flows))]
         for flow in flows:
             flow.signal(signal.SIGSTOP)
         self.wait(act.secs)
@@ -46,7 +51,7 @@ class Acts:
         """What is stopped looks dead to whoever watches it, so another is started."""
         flow = self.flows[act.target]
         flow.signal(signal.SIGSTOP)
-        flow.copy()
+        self._start_copy(act.target)
         self.wait(act.secs)
         flow.signal(signal.SIGCONT)
         self.wait(1.0)
@@ -96,7 +101,13 @@ class Acts:
         flow.start(act.processes, act.workers)
 
     def _copy(self, act: Act) -> None:
-        flow = self.flows[act.target]
-        flow.copy()
+        self._start_copy(act.target)
         self.wait(act.secs)
-        flow.kill_copy()
+        self.flows[act.target].kill_copy()
+
+    def _start_copy(self, name: str) -> None:
+        """Start another, and give it the time to take over what the first has: on a busy machine that takes a while."""
+        before = self.claims(name)
+        self.flows[name].copy()
+        if before:
+            self.wait_until(lambda: self.claims(name) > before, CLAIMED_SECS_MAX)

@@ -23,7 +23,7 @@ from infra.chaos import comparison, other_log
 from infra.chaos.acts import Acts, of
 from infra.chaos.flows import LAUNCHER, ROOT, Flow
 from infra.chaos.relay import Relay, Wire
-from infra.chaos.schedule import FLOWS, Act
+from infra.chaos.schedule import ARCHIVE, FLOWS, Act
 from infra.chaos.servers import Servers, own_database, own_topics, wires
 from infra.demo.doorstep import subscribe_ahead
 from infra.migrations import migrate
@@ -64,12 +64,14 @@ class Run:
         folder: Path,
         *,
         rate: float = 60.0,
+        names: Sequence[str] = FLOWS,
         launcher: Sequence[str] = LAUNCHER,
         say: Callable[[str], None] = print,
     ) -> None:
         self._servers = servers
         self._folder = folder
         self._rate = rate
+        self._names = names
         self._launcher = launcher
         self._say = say
         self._prefix = f"chaos-{uuid4().hex[:10]}"
@@ -87,7 +89,7 @@ class Run:
             relay = at_end.enter_context(Relay())
             self.settings = self._written("direct", direct)
             self._again = self._written(UNDISTURBED, direct, of=UNDISTURBED)
-            for name in FLOWS:
+            for name in self._names:
                 self._wires[name], seen = wires(relay, direct)
                 self._written(name, seen)
                 self._flows[name] = self._flow(name, name)
@@ -139,7 +141,7 @@ class Run:
         fleet = self._start_fleet(at_end)
         for flow in self._flows.values():
             flow.start()
-        doing = Acts(self._flows, self._wires, self._servers.restarts, self._pass)
+        doing = Acts(self._flows, self._wires, self._servers.restarts, self._pass, self._tend_until, self._claims)
         began = time.monotonic()
         for number, act in enumerate(acts):
             if time.monotonic() > began + 2 * for_secs:
@@ -191,7 +193,7 @@ class Run:
 
     def _await_working(self, target: str) -> None:
         """Wait for a flow that is to be disturbed to get something done since it was started: else little is shown."""
-        for name in of(target, FLOWS):
+        for name in of(target, self._names):
             flow, looks = self._flows[name], self._looks(name)
             before = [looks(), flow.starts]
 
@@ -204,7 +206,10 @@ class Run:
 
     def _looks(self, name: str) -> Callable[[], int]:
         """What grows while a flow works: offsets in the log, offsets accounted for."""
-        return self._log_end if name == "ingest" else self._position
+        return self._log_end if name == "ingest" else lambda: self._position(self._progress_name(name))
+
+    def _progress_name(self, name: str) -> str:
+        return self.settings.archive.name if name == ARCHIVE else self.settings.flow.name
 
     def _log_end(self) -> int:
         log = KafkaLog(self.settings.kafka, self.settings.kafka.events_topic, "ionwax-chaos")
@@ -213,13 +218,13 @@ class Run:
         except OperatorError:
             return -1
 
-    def _position(self) -> int:
-        return int(
-            (
-                self._ask("select coalesce(sum(position), 0) from progress where flow = %s", self.settings.flow.name)
-                or [(0,)]
-            )[0][0]
-        )
+    def _position(self, flow: str) -> int:
+        query = "select coalesce(sum(position), 0) from progress where flow = %s"
+        return int((self._ask(query, flow) or [(0,)])[0][0])
+
+    def _claims(self, name: str) -> int:
+        query = "select coalesce(sum(generation), 0) from progress where flow = %s"
+        return 0 if name == "ingest" else int((self._ask(query, self._progress_name(name)) or [(0,)])[0][0])
 
     def _ask(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Rows; none where the database is away."""
@@ -244,9 +249,13 @@ class Run:
         if not self._tend_until(drained, DRAINED_SECS_MAX):
             self._outcome.findings.append(f"not drained within {DRAINED_SECS_MAX:.0f} s")
         ends = self._flows["ingest"].stop()
-        if not self._tend_until(lambda: self._position() == self._log_end(), DRAINED_SECS_MAX):
-            self._outcome.findings.append("the log was not read to its end")
-        ends += self._flows["minute_rollups"].stop()
+        for name in self._names[:0:-1]:  # the archive before those who ask it
+            flow = self._progress_name(name)
+            if not self._tend_until(lambda flow=flow: self._position(flow) == self._log_end(), DRAINED_SECS_MAX):  # type: ignore[misc]
+                self._outcome.findings.append(f"{name} did not read the log to its end")
+        if not self._tend_until(lambda: self._ask("select count(*) from late_waiting") == [(0,)], DRAINED_SECS_MAX):
+            self._outcome.findings.append("late readings still wait for the archive")
+        ends += [end for name in self._names[1:] for end in self._flows[name].stop()]
         if set(ends) != {0}:
             self._outcome.findings.append(f"stopping in order ended with {ends}")
 

@@ -1,7 +1,7 @@
 """What is broken, when, and for how long: a pure function of the seed.
 
 What matters most comes first: short runs meet each of ``ESSENTIAL`` before anything else, each once, in an order of the
-seed's own. After it all of ``ACTS`` are dealt like cards, so that none is missing for long.
+seed's own. After it all acts there are are dealt like cards, so that none is missing for long.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,6 +10,7 @@ from random import Random
 from typing import Final
 
 FLOWS: Final = ("ingest", "minute_rollups")
+ARCHIVE: Final = "raw_archive"  # beside them, where it is asked for
 SERVERS: Final = ("mqtt", "kafka", "database")
 ALL: Final = "all"
 
@@ -41,13 +42,16 @@ ESSENTIAL: Final = (
     ("rescale", "minute_rollups"),
     ("copy", "minute_rollups"),
 )
-ACTS: Final = (
-    *(("kill", target) for target in (*FLOWS, ALL)),
-    *(("freeze", target) for target in (*FLOWS, ALL)),
-    *((kind, target) for kind in ("replace", "kill_stalled", "rescale", "copy") for target in FLOWS),
-    *((kind, target) for kind in ("cut", "stall", "refuse") for target in (*SERVERS, ALL)),
-    *(("restart", target) for target in SERVERS),
-)
+
+
+def acts_on(flows: Sequence[str]) -> list[tuple[str, str]]:
+    """Every kind of act with every target there is."""
+    return [
+        *((kind, target) for kind in ("kill", "freeze") for target in (*flows, ALL)),
+        *((kind, target) for kind in ("replace", "kill_stalled", "rescale", "copy") for target in flows),
+        *((kind, target) for kind in ("cut", "stall", "refuse") for target in (*SERVERS, ALL)),
+        *(("restart", target) for target in SERVERS),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +70,12 @@ class Act:
         return f"{words}: {self.processes} × -w {self.workers}" if self.kind == "rescale" else words
 
 
-def schedule(seed: int, for_secs: float) -> list[Act]:
+def schedule(seed: int, for_secs: float, flows: Sequence[str] = FLOWS) -> list[Act]:
     """The acts of a run that lasts ``for_secs``, ascending."""
     random = Random(seed)
     found: list[Act] = []
     at_secs = random.uniform(*GAP_SECS)
-    for kind, target in _dealt(random):
+    for kind, target in _dealt(random, flows):
         if not isinstance(target, str):
             target = random.choice(target)
         secs = round(random.uniform(*(STALLED_SECS if kind == "kill_stalled" else LASTS_SECS)), 1)
@@ -84,7 +88,8 @@ def schedule(seed: int, for_secs: float) -> list[Act]:
     raise AssertionError("cards are dealt without end")
 
 
-def _dealt(random: Random) -> Iterator[tuple[str, str | Sequence[str]]]:
+def _dealt(random: Random, flows: Sequence[str]) -> Iterator[tuple[str, str | Sequence[str]]]:
     yield from random.sample(ESSENTIAL, len(ESSENTIAL))
     while True:
-        yield from random.sample(ACTS, len(ACTS))
+        cards = acts_on(flows)
+        yield from random.sample(cards, len(cards))
