@@ -173,12 +173,14 @@ create function cadence(before timestamptz) returns table (device_id text, metri
     ) as g
 $$;
 
+-- The whole minutes between two instants that have neither expired nor are still to close.
 create function readable_from(since timestamptz) returns timestamptz language sql stable as $$
-    select greatest(since, (select expired_until from time_tables where name = 'rollups_1m'))
+    select date_bin('1 minute', greatest(since, (select expired_until from time_tables where name = 'rollups_1m'))
+        + interval '59.999999 seconds', 'epoch')
 $$;
 
 create function readable_until(until timestamptz) returns timestamptz language sql stable as $$
-    select least(until, coalesce(minutes_closed_until(), now()))
+    select date_bin('1 minute', least(until, coalesce(minutes_closed_until(), now())), 'epoch')
 $$;
 
 -- How many of the minutes that a series should have it has. What has expired or is not closed yet does not count. A series

@@ -20,19 +20,21 @@ create function gaps_between(since timestamptz, until timestamptz) returns table
             else 'metric'
         end
     from (
-        select c.device_id, c.metric, c.every_, previous + c.every_ as starts, bucket as ends
+        select c.device_id, c.metric, c.every_,
+            case when begins then previous else previous + c.every_ end as starts, bucket as ends
         from cadence(until) as c, lateral (
-            select bucket, lag(bucket) over (order by bucket) as previous
+            select bucket, lag(bucket) over w as previous, lag(edge) over w as begins
             from (
-                select greatest(readable_from(since), date_bin('1 minute', c.first_seen, 'epoch')) - c.every_ as bucket
+                select greatest(readable_from(since), date_bin('1 minute', c.first_seen, 'epoch')) as bucket, true as edge
                 union all
-                select r.bucket from rollups_1m as r where r.device_id = c.device_id and r.metric = c.metric
+                select r.bucket, false from rollups_1m as r where r.device_id = c.device_id and r.metric = c.metric
                     and r.bucket >= readable_from(since) and r.bucket < readable_until(until)
                 union all
-                select readable_until(until)
+                select readable_until(until), false
             ) as there
+            window w as (order by bucket, edge desc)
         ) as steps
-        where bucket - previous > c.every_ * 1.5
+        where bucket - previous >= c.every_ * case when begins then 1 else 1.5 end
     ) as g
     where g.ends > g.starts
 $$;

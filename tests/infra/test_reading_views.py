@@ -130,6 +130,15 @@ def test_each_gap_has_its_cause_as_far_as_it_is_known(connection: Connection) ->
     ]
 
 
+def test_a_gap_may_begin_before_what_is_asked(connection: Connection) -> None:
+    """It is told from there on; a series that reports each five minutes may begin anywhere within five."""
+    query = "select device_id, starts, ends, missing from gaps_between(%s, %s) where metric = 'temperature' order by 1"
+    assert connection.execute(query, [at(105), at(140)]).fetchall() == [
+        (device, at(105), at(110), 1 if device == "slow" else 5) for device in ("pausing", "silent", "slow", "steady")
+    ]
+    assert connection.execute(query, [at(111) + timedelta(seconds=30), at(140)]).fetchall() == []
+
+
 def test_late_readings_that_wait_for_the_archive_are_a_cause(connection: Connection) -> None:
     """They will be there when the archive has passed them."""
     with connection.transaction(force_rollback=True):
