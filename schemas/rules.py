@@ -90,7 +90,7 @@ class StuckRule(Rule, frozen=True, kw_only=True, forbid_unknown_fields=True):
     after_rollups: Rollups = 15
     learn_rollups: Rollups = 2_880
     forget_rollups: Rollups = 43_200
-    once_in: Annotated[float, Meta(ge=10, le=1e100)] = 1e9
+    once_in: Annotated[float, Meta(ge=10, le=1e100)] = 1e15
     cool_down_mins: Mins = 60
 
     def __post_init__(self) -> None:

@@ -1,20 +1,20 @@
 """A rule tried on a history: what the engine would have said of it, and which episodes other levels and times had made.
 
-Rule: scores come from the engine itself, one window after the other, empty ones too. They do not hang on the levels and
-times that make episodes of them, so those can be swept over one rehearsal.
+Rule: scores come from the engine's own lane, one window after the other, empty ones too; for an outage of the pipeline
+nobody looks. They do not hang on the levels and times that make episodes of them, so those can be swept over one
+rehearsal.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 
 from dataflows.anomalies.episodes import NEVER, Episodes
-from dataflows.anomalies.judge import Judge
-from dataflows.anomalies.lane import Said
+from dataflows.anomalies.known import Known
+from dataflows.anomalies.lane import Lane, Said, Window
 from dataflows.anomalies.watch import MINUTE_MS, Watch
-from schemas.aggregates import ROLLUPS
 
 SAID = pl.Schema(
     {
@@ -45,17 +45,15 @@ class Rehearsal:
 
     def frame(self) -> pl.DataFrame:
         """A row for each subject and window that was judged (``SAID``), by time."""
-        names = ("value", "score", "expected", "lower", "upper")
-        parts = [
-            pl.DataFrame({"bucket": said.start, "slot": said.slots, **{name: getattr(said, name) for name in names}})
-            for said in self.windows
-            if len(said.slots)
-        ]
-        if not parts:
+        if not any(len(said.slots) for said in self.windows):
             return pl.DataFrame(schema=SAID)
-        rows = pl.concat(parts)
+        starts = [np.full(len(said.slots), said.start) for said in self.windows]
+        parts = {"bucket": np.concatenate(starts)}
+        for name in ("slots", "value", "score", "expected", "lower", "upper"):
+            parts[name] = np.concatenate([getattr(said, name) for said in self.windows])
+        rows = pl.DataFrame(parts)
         devices, metrics = (pl.Series([subject[at] for subject in self.subjects]) for at in (0, 1))
-        slots = rows["slot"]
+        slots = rows["slots"]
         whole = rows.with_columns(devices.gather(slots).alias("device_id"), metrics.gather(slots).alias("metric"))
         return whole.select(SAID.names()).cast(SAID)
 
@@ -77,18 +75,28 @@ class Rehearsal:
 
 
 def rehearse(watch: Watch, rollups: pl.DataFrame, length_ms: int = MINUTE_MS) -> Rehearsal:
-    """Let ``watch`` judge ``rollups`` (the columns of ``ROLLUPS``; each series and window once), as windows close."""
-    judge = Judge([replace(watch, outage_share=None)], length_ms, forget_after_ms=2**60)
-    rows = rollups.select(ROLLUPS.names()).with_columns(pl.lit(0, pl.Int64).alias("revision")).sort("bucket")
-    by_window = {int(bucket): part for (bucket,), part in rows.group_by("bucket", maintain_order=True)}
-    empty, windows = rows.clear(), list[Said]()
-    if len(rows):
-        for start in range(int(rows["bucket"][0]), int(rows["bucket"][-1]) + length_ms, length_ms):
-            judge.close(by_window.get(start, empty), start + length_ms)
-            windows.append(judge.lanes[watch.name].said[-1])
-    lane, known = judge.lanes[watch.name], judge.known
+    """Let ``watch`` judge ``rollups``, window after window: columns of ``ROLLUPS``, each series and window once."""
+    known, lane = Known(2**60, len(rollups) + 1), Lane(watch)
+    names = rollups.select("device_id", "metric").unique().sort("device_id", "metric")
+    known.add(names["device_id"].to_list(), names["metric"].to_list())
+    lane.admit(known)
+    windows = [lane.judge(window, may_open=True)[0] for window in _windows(rollups, known, length_ms)]
     subjects = [
         (known.devices[number], "") if lane.by_device else (known.device_id[number], known.metric[number])
         for number in lane.subject
     ]
     return Rehearsal(watch, subjects, windows)
+
+
+def _windows(rollups: pl.DataFrame, known: Known, length_ms: int) -> Iterator[Window]:
+    """All windows from the first rollup to the last, those without one too."""
+    if rollups.is_empty():
+        return
+    rows = rollups.with_columns(known.find(rollups).alias("series")).sort("bucket", "series")
+    columns = [rows[name].to_numpy() for name in ("series", "mean", "m2", "min", "max", "count")]
+    bucket = rows["bucket"].to_numpy()
+    starts = np.arange(bucket[0], bucket[-1] + length_ms, length_ms)
+    for start, begin, end in zip(starts.tolist(), *np.searchsorted(bucket, [starts, starts + length_ms]), strict=True):
+        series, mean, m2, low, high, count = (column[begin:end] for column in columns)
+        never = np.zeros(end - begin, np.int64)
+        yield Window(start, start + length_ms, series, mean, m2, low, high, count, never)

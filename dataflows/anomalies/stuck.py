@@ -42,7 +42,7 @@ class Stuck:
     after_rollups: int = 15
     learn_rollups: int = 2_880
     forget_rollups: int = 30 * 1_440
-    once_in: float = 1e9
+    once_in: float = 1e15  # far more than series times minutes: no switch tosses an even coin all day
     name: str = "stuck"
     flag_at: float = 0.5
     unit_free: bool = False  # it is; but a single spike is none of its business, which is a law of those that are

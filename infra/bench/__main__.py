@@ -12,7 +12,7 @@ from schemas.errors import OperatorError
 
 BENCHES: Final = {"windows": "infra.bench.windows"}
 # Benches with arguments of their own: main(argv).
-COMMANDS: Final = {"anomalies": "infra.bench.anomalies", "rollups": "infra.bench.rollups", "store": "infra.bench.store"}
+COMMANDS: Final = {name: f"infra.bench.{name}" for name in ("anomalies", "delivery", "flag_state", "flags", "rollups", "store")}
 FOLDER: Final = Path(__file__).parents[2] / "bench"
 
 
