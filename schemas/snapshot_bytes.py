@@ -16,38 +16,41 @@ from schemas.flags import Snapshot
 
 FORMAT: Final = 1
 _LEVEL: Final = 1
-_HEAD: Final = struct.Struct("<IQ")  # length of the description, and of all
+_HEAD: Final = struct.Struct("<Q")  # length of the description
 
 
 def encode(snapshot: Snapshot) -> bytes:
-    """``snapshot`` as bytes; ``resume`` is not in them."""
-    arrays = {name: np.ascontiguousarray(array) for name, array in snapshot.arrays.items()}
-    described = [[name, array.dtype.str, list(array.shape)] for name, array in arrays.items()]
+    """``snapshot`` as bytes; ``resume`` is not in them. Needs room for them and for the largest array."""
+    codec = pa.Codec("zstd", _LEVEL)
+    packed = [bytes(codec.compress(_sorted(array), asbytes=True)) for array in snapshot.arrays.values()]
+    described = [
+        [name, array.dtype.str, list(array.shape), len(part)]
+        for (name, array), part in zip(snapshot.arrays.items(), packed, strict=True)
+    ]
     description = msgspec.json.encode({"format": FORMAT, "facts": snapshot.facts, "arrays": described})
-    content = b"".join([description, *(_sorted(array) for array in arrays.values())])
-    packed = pa.Codec("zstd", _LEVEL).compress(content, asbytes=True)
-    return _HEAD.pack(len(description), len(content)) + bytes(packed)
+    return b"".join([_HEAD.pack(len(description)), description, *packed])
 
 
-def decode(resume: int, packed: bytes) -> Snapshot:
+def decode(resume: int, content: bytes) -> Snapshot:
     """The snapshot that ``encode`` made. Raises ``ValueError`` where it was made by another version."""
-    length, size = _HEAD.unpack_from(packed)
-    content = pa.Codec("zstd").decompress(packed[_HEAD.size :], size, asbytes=True)
-    description: dict[str, Any] = msgspec.json.decode(content[:length])
+    (length,) = _HEAD.unpack_from(content)
+    at = _HEAD.size + length
+    description: dict[str, Any] = msgspec.json.decode(content[_HEAD.size : at])
     if description.get("format") != FORMAT:
         raise ValueError(f"format {description.get('format')}, where this version reads {FORMAT}")
+    codec = pa.Codec("zstd")
     arrays: dict[str, npt.NDArray[Any]] = {}
-    at = length
-    for name, kind, shape in description["arrays"]:
+    for name, kind, shape, size in description["arrays"]:
         dtype = np.dtype(kind)
         count = int(np.prod(shape, dtype=np.int64))
-        end = at + count * dtype.itemsize
-        found = np.frombuffer(content, np.uint8, end - at, at).reshape(dtype.itemsize, count)
-        arrays[name] = np.ascontiguousarray(found.T).view(dtype).reshape(shape)
-        at = end
+        plain = codec.decompress(content[at : at + size], count * dtype.itemsize, asbytes=True)
+        found = np.frombuffer(plain, np.uint8).reshape(dtype.itemsize, count)
+        arrays[name] = np.ascontiguousarray(found.T).reshape(-1).view(dtype).reshape(shape)
+        at += size
     return Snapshot(resume, description["facts"], arrays)
 
 
 def _sorted(array: npt.NDArray[Any]) -> bytes:
     """All first bytes, all second bytes, …"""
-    return np.ascontiguousarray(array.reshape(-1).view(np.uint8).reshape(-1, array.itemsize).T).tobytes()
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return np.ascontiguousarray(flat.view(np.uint8).reshape(-1, array.itemsize).T).tobytes()

@@ -12,7 +12,8 @@ from schemas.errors import OperatorError
 
 BENCHES: Final = {"windows": "infra.bench.windows"}
 # Benches with arguments of their own: main(argv).
-COMMANDS: Final = {name: f"infra.bench.{name}" for name in ("anomalies", "delivery", "flag_state", "flags", "rollups", "store")}
+_ALONE: Final = ("anomalies", "delivery", "flag_state", "flags", "rollups", "store")
+COMMANDS: Final = {name: f"infra.bench.{name}" for name in _ALONE}
 FOLDER: Final = Path(__file__).parents[2] / "bench"
 
 

@@ -12,10 +12,8 @@ def counted(figures: Figures, width: int) -> Text:
     """How many anomalies there were, in one line, and the newest one as far as it finds room."""
     text = numbers([(figures.episodes, "anomalies,"), (figures.episodes_open, "open")])
     if figures.flagged:
-        newest = flagged(figures.flagged[0])
-        if text.cell_len + 2 + newest.cell_len <= width:
-            text.append("  ").append_text(newest)
-    text.no_wrap, text.overflow = True, "ellipsis"
+        text.append("  ").append_text(flagged(figures.flagged[0]))
+    text.truncate(width, overflow="ellipsis")
     return text
 
 

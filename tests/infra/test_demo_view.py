@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from infra.demo import view
-from infra.demo.figures import Figures, Place, Rollup
+from infra.demo.figures import Figures, Flagged, Place, Rollup
 from infra.demo.view import Banner
 from schemas.progress import Counts
 
@@ -58,6 +58,18 @@ rollups = st.builds(
     *[st.floats(-1e9, 1e9)] * 3,
     st.integers(0, 9),
 )
+numbers = st.none() | st.floats(-1e9, 1e9)
+names = st.text(st.characters(exclude_categories=("C", "Z")), max_size=256)
+episodes = st.builds(
+    Flagged,
+    st.integers(0, 4 * 10**12),
+    st.none() | st.integers(0, 4 * 10**12),
+    names,
+    names,
+    st.just("too-hot"),
+    st.sampled_from(["warning", "critical"]),
+    *[numbers] * 4,
+)
 all_figures = st.builds(
     Figures,
     secs=st.floats(0, 10**6),
@@ -72,6 +84,10 @@ all_figures = st.builds(
     days_differ=st.integers(-5, 5),
     refused=st.dictionaries(st.sampled_from(list(FIGURES.refused)), st.integers(1, 10**9)),
     newest=st.lists(rollups, max_size=40),
+    flags=st.integers(0, 10**9),
+    episodes=st.integers(0, 10**9),
+    episodes_open=st.integers(0, 10**6),
+    flagged=st.lists(episodes, max_size=40),
     trouble=st.none() | st.just("connection refused " * 9),
 )
 
@@ -100,6 +116,18 @@ def test_a_usual_terminal_shows_what_matters(width, height):
         assert wanted in text
     assert "✗" not in text
     assert len(lines) == height
+
+
+def test_the_newest_anomaly_is_shown_with_what_it_was_against():
+    """In the smallest terminal cut at its edge; in a larger one each has a line of its own."""
+    at = 1_763_699_940_000
+    stuck = Flagged(at, at + 300_000, "pump-2", "vibration", "stuck", "info", 0.5, None, None, None)
+    surge = Flagged(at, None, "turbine-1", "pressure", "novelty", "warning", 12.47, 4.0, 2.42, 5.75)
+    figures = replace(FIGURES, episodes=40, episodes_open=36, flagged=[surge, stuck])
+    small, large = "\n".join(drawn(figures, 80, 24)), "\n".join(drawn(figures, 120, 40))
+    assert "40 anomalies, 36 open  04:39 turbine-1 pressure novelty 12.47" in small
+    assert large.count("turbine-1 pressure novelty 12.47 (usual 2.42 to 5.75)") == 2
+    assert "04:39 pump-2 vibration stuck 0.50 until 04:44" in large
 
 
 def test_columns_are_aligned():
