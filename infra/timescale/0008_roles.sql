@@ -1,6 +1,6 @@
 -- Who may do what. Three roles:
 --     the owner         whoever runs ./justw migrate: owns tables and functions, changes and drops them; nobody else need be it
---     ionwax_writer     dataflows: reads, inserts, updates; deletes only what waits to be settled; cannot change a table
+--     ionwax_writer     dataflows: reads, inserts, updates; deletes only what is settled or outdated state; changes no table
 --     ionwax_reader     people, dashboards, verify: reads
 -- Give them to users of your own: create role ingest login password '…' in role ionwax_writer.
 --
@@ -38,7 +38,7 @@ begin
         continue when here in ('schema_migrations'::regclass, 'time_tables'::regclass);
         execute format('grant insert, update on %s to %I', here, writer);
     end loop;
-    execute format('grant delete on late_waiting to %I', writer);
+    execute format('grant delete on late_waiting, flag_states to %I', writer);
 
     -- What later migrations make, and the partitions that are made while a dataflow runs.
     execute format('alter default privileges in schema %s grant select on tables to %I, %I', own, writer, reader);
