@@ -22,6 +22,7 @@ from schemas.record import Headers
 from schemas.settings import KafkaSettings
 
 BATCH_RECORDS_MAX: Final = 20_000  # one item of the dataflow; larger gains nothing and delays the epoch
+BATCH_BYTES_MAX: Final = 32 * 1024 * 1024  # and one item is not much more, which is a queue's content
 RECORDS_AT_ONCE: Final = 2_000  # messages alive at a time: so few are still in the processor's cache when they are read
 TICK_BYTES_MAX: Final = 16  # an empty Telemetry with a timestamp takes 7 to 12; headers of larger ones are not read
 LOOK_SECS: Final = 0.1
@@ -137,6 +138,8 @@ class KafkaReader:
             if not messages:
                 break
             gathered.add(messages)
+            if gathered.bytes >= BATCH_BYTES_MAX:
+                break
         if not gathered.values:
             return None
         start, self._next = self._next, gathered.end
@@ -150,6 +153,7 @@ class KafkaReader:
             values=gathered.values,
             headers=gathered.headers,
             anchor=gathered.anchor,
+            sizes=gathered.sizes,
         )
 
     def end(self) -> int | None:
@@ -194,9 +198,11 @@ class _Gathered:
 
     def __init__(self) -> None:
         self.values: list[bytes] = []
+        self.sizes: list[int] = []
         self.append_times: list[int] = []
         self.headers: dict[int, Headers] = {}
         self.anchor: Anchor | None = None
+        self.bytes = 0
         self._offsets: list[Sequence[int]] = []
 
     def add(self, messages: list[Message]) -> None:
@@ -210,6 +216,8 @@ class _Gathered:
             small = (i for i, size in enumerate(sizes) if size <= TICK_BYTES_MAX)
             self.headers |= {at + i: found for i in small if (found := _tick_headers(messages[i]))}
         self.values += values
+        self.sizes += sizes
+        self.bytes += sum(sizes)
         self.append_times += [time_ms for _, time_ms in map(_timestamp_of, messages)]
         self.anchor = _anchor(messages[-1])
         first, end = _offset_of(messages[0]), self.anchor.offset + 1

@@ -5,8 +5,8 @@ not be parsed: it is compared, byte for byte, with one that was read, all but it
 in columns of a matrix. It costs a third of parsing.
 
 Rule: what is read here is what every parser reads. A record counts as alike only where all bytes that make its
-structure (tags, lengths, names, how long the time is) equal the model's, and its device id is ASCII. Others are pointed
-out, to be parsed; where they are many, nothing is answered, and all are.
+structure (tags, lengths, names, how long the time is) equal the model's, and its device id is printable ASCII. Others
+are pointed out, to be parsed; where they are many, nothing is answered, and all are.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,8 +28,11 @@ BLOCK: Final = 4_096  # records; half as quick with 20,000
 TIME_BYTES_MAX: Final = 9  # 63 bits; longer ones are negative
 
 _DEVICE_ID, _TS, _METRICS, _KEY, _VALUE = 0x0A, 0x10, 0x1A, 0x0A, 0x11
-_ONE_BYTE_MAX: Final = 0x7F  # a length that takes one byte; a character, too
+_ONE_BYTE_MAX: Final = 0x7F  # a length that takes one byte
+_SPACE, _DELETE = 0x20, 0x7F  # printable ASCII is from the one up to the other
 _ALL: Final = (1 << 64) - 1
+VIEW_BYTES: Final = 16  # of a string in Arrow's view layout: its length, then itself
+INLINE_MAX: Final = 12  # or, where it is longer, 4 bytes of it, a buffer's number, and the place there
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -137,8 +140,8 @@ class _Read(NamedTuple):
             odd |= (word if mask == _ALL else word & np.uint64(mask)) != np.uint64(content)
         width = layout.device.stop - layout.device.start
         device = column(f"V{width}", layout.device.start).copy().view(np.uint8).reshape(count, width)
-        if int(np.max(device)) > _ONE_BYTE_MAX:
-            odd |= (device > _ONE_BYTE_MAX).any(axis=1)
+        if int(np.min(device)) < _SPACE or int(np.max(device)) >= _DELETE:
+            odd |= ((device < _SPACE) | (device >= _DELETE)).any(axis=1)
         time = np.zeros(count, np.int64)
         for place, at in enumerate(range(layout.time.start, layout.time.stop)):
             time |= (column("u1", at) & np.uint8(0x7F)).astype(np.int64) << 7 * place
@@ -148,17 +151,23 @@ class _Read(NamedTuple):
         device[odd], time[odd], value[odd] = ord("-"), 0, 1.0
         return cls(device, time, value, odd)
 
-    @property
-    def device_id(self) -> pa.StringArray:
+    def views(self, base: int = 0) -> Bytes:
+        """The ids as strings whose bytes begin at ``base``: a row each."""
         count, width = self.device.shape
-        return _strings(np.arange(0, (count + 1) * width, width, dtype=np.int32), self.device)
+        views = np.zeros((count, VIEW_BYTES), np.uint8)
+        views[:, 0] = width
+        shown = min(width, INLINE_MAX if width <= INLINE_MAX else 4)
+        views[:, 4 : 4 + shown] = self.device[:, :shown]
+        if width > INLINE_MAX:
+            views.view(np.int32)[:, 3] = np.arange(base, base + count * width, width)
+        return views
 
 
 def read_alike(values: Sequence[bytes], sizes: list[int]) -> tuple[Columns, Flags] | None:
     """The columns of records, each of ``sizes`` bytes, and which of them are odd: their rows mean nothing.
 
-    None where too many are odd. Rows that are not odd have lawful metrics, none twice, each a double; their device
-    ids, times and values may break a rule yet.
+    None where too many are odd. Rows that are not odd have a lawful device id and lawful metrics, none twice, each a
+    double; their times and values may break a rule yet.
     """
     count = len(values)
     odd_max = 1 + count // ODD_SHARE
@@ -168,7 +177,7 @@ def read_alike(values: Sequence[bytes], sizes: list[int]) -> tuple[Columns, Flag
         layout = Layout.of(values[0]) if sizes[0] <= COLUMNAR_BYTES_MAX else None
         if layout is None or (read := _Read.by(layout, values)).odd.sum() > odd_max:
             return None
-        return _columns(layout.names, read.device_id, read.time, read.value), read.odd
+        return _columns(layout.names, _strings(read.views(), read.device), read.time, read.value), read.odd
     return _of_sizes(values, np.array(sizes), odd_max)
 
 
@@ -192,28 +201,34 @@ def _of_sizes(values: Sequence[bytes], sizes: Ints, odd_max: int) -> tuple[Colum
         odd[rows] = found[-1].odd
     if names is None or odd.sum() > odd_max:
         return None
-    device_id = pa.concat_arrays([read.device_id for read in found]).take(pa.array(place))
+    begins = np.cumsum([0, *(read.device.size for read in found)]).tolist()
+    views = np.concatenate([read.views(base) for read, base in zip(found, begins[:-1], strict=True)])[place]
+    device_id = _strings(views, np.concatenate([read.device.ravel() for read in found]))
     time, value = (np.concatenate([read[column] for read in found])[place] for column in (1, 2))
     return _columns(names, device_id, time, value), odd
 
 
-def _columns(names: Sequence[bytes], device_id: pa.StringArray, time: Ints, value: npt.NDArray[np.float64]) -> Columns:
+def _columns(
+    names: Sequence[bytes], device_id: pa.StringViewArray, time: Ints, value: npt.NDArray[np.float64]
+) -> Columns:
     count, width = value.shape
-    ends = np.cumsum([0, *map(len, names)], dtype=np.int32)
-    begins = np.add.outer(np.arange(count, dtype=np.int32) * ends[-1], ends[:-1]).ravel()
-    metric = _strings(
-        np.append(begins, count * ends[-1]).astype(np.int32), np.tile(np.frombuffer(b"".join(names), np.uint8), count)
-    )
+    views, place = bytearray(), 0
+    for name in names:
+        views += len(name).to_bytes(4, "little")
+        inline = name if len(name) <= INLINE_MAX else name[:4] + bytes(4) + place.to_bytes(4, "little")
+        views += inline.ljust(INLINE_MAX, b"\0")
+        place += len(name)
+    metric = _strings(np.tile(np.frombuffer(views, np.uint8), count), np.frombuffer(b"".join(names), np.uint8))
     return Columns(
         device_id=device_id,
         ts=time,
         starts=np.arange(0, (count + 1) * width, width, dtype=np.int32),
         metric=metric,
         value=value.ravel(),
-        raw=pa.array([b""]),
     )
 
 
-def _strings(begins: npt.NDArray[np.int32], data: Bytes) -> pa.StringArray:
-    """Strings whose bytes are UTF-8, one after the other; ``begins`` ends with where the last one does."""
-    return pa.StringArray.from_buffers(len(begins) - 1, pa.py_buffer(begins), pa.py_buffer(data))
+def _strings(views: Bytes, data: Bytes) -> pa.StringViewArray:
+    """Strings by Arrow's variable-size binary view layout. ``data`` is UTF-8."""
+    buffers = [None, pa.py_buffer(views), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.string_view(), views.size // VIEW_BYTES, buffers)

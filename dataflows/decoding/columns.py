@@ -40,7 +40,7 @@ class Columns:
     starts: Ints
     metric: pa.StringArray
     value: npt.NDArray[np.float64]
-    raw: pa.BinaryArray
+    raw: pa.BinaryArray | None = None  # None where no record has any
 
 
 def parse(values: Sequence[bytes]) -> Columns:
@@ -187,6 +187,7 @@ def canonical_sizes(columns: Columns) -> Ints:
     metrics = total[columns.starts[1:]] - total[columns.starts[:-1]]
     ts = columns.ts.view(np.uint64)
     time = np.where(ts == 0, 0, 2 + np.searchsorted(_VARINT_ENDS, ts, side="right"))
+    assert columns.raw is not None
     others = [np.diff(_spans(strings)) for strings in (columns.device_id, columns.raw)]
     device_id, raw = (np.where(size == 0, 0, _field_sizes(size)) for size in others)
     sizes: Ints = metrics + time + device_id + raw

@@ -48,14 +48,13 @@ def _columnar(batch: LogBatch, ones: "_OneByOne") -> Iterator[pl.DataFrame]:
     """The messages that are beyond suspicion; the other records are given to ``ones``."""
     if not batch.values:
         return
-    sizes = list(map(len, batch.values))
+    sizes = batch.sizes or list(map(len, batch.values))
     alike = read_alike(batch.values, sizes)
     if alike is None:
         yield _parsed(batch, sizes, ones)
         return
     columns, flags = alike
     flags |= out_of_bounds(columns, ones.metrics_max)
-    flags[unlawful(columns.device_id)] = True
     flags[list(batch.headers)] = True
     messages = _frame(batch, columns)
     if not flags.any():
@@ -74,6 +73,7 @@ def _chosen(batch: LogBatch, rows: Sequence[int]) -> LogBatch:
         append_times=[batch.append_times[row] for row in rows],
         values=[batch.values[row] for row in rows],
         headers={at: batch.headers[row] for at, row in enumerate(rows) if row in batch.headers},
+        sizes=[],
     )
 
 
