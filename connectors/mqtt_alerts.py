@@ -19,7 +19,7 @@ from gmqtt.mqtt.handler import MQTTConnectError
 
 from connectors import mqtt_address, stopping
 from connectors.mqtt_connection import NEVER_RECONNECT, OPEN_SECS_MAX, Refused
-from schemas.errors import OperatorError
+from schemas.errors import OperatorError, ServerAway
 from schemas.flag_records import Alert
 from schemas.settings import MqttSettings
 
@@ -81,7 +81,7 @@ class AlertSender:
             if stopping.requested():
                 self._stop_at = self._stop_at or now + STOP_SECS
             if now - began >= OUTAGE_SECS_MAX or (self._stop_at is not None and now >= self._stop_at):
-                raise OperatorError(
+                raise ServerAway(
                     f"{refused.error} {left} alerts waited {now - began:.0f} s; nothing is half-written, and they are "
                     "sent at the next start. flags.alerts: false does without them."
                 ) from None
