@@ -20,6 +20,7 @@ from connectors.mqtt_inbox import Acknowledgement, Inbox
 from connectors.mqtt_meter import MqttMeter
 from connectors.mqtt_packets import Publishes
 from connectors.mqtt_publish import Publish
+from connectors.mqtt_queue import say_bearing
 from connectors.mqtt_rival import Rival
 from connectors.mqtt_wire import TappedLoop
 from schemas.arrivals import Arrivals, Tick
@@ -56,6 +57,7 @@ class MqttClient:
         self._stopping: asyncio.Event | None = None
         self._connection: Connection | None = None
         self._ticked_ms = 0
+        self._bearing: asyncio.Future[None] | None = None
         self._opened = False  # the broker has let this connection in
         self._subscribe_attempts = 0
         self._rival = Rival(settings, worker, self._address)
@@ -221,6 +223,9 @@ class MqttClient:
             self._meter.up()
             self._started.set()
             asking = asyncio.ensure_future(self._ask_for_ticks(connection))
+            if self._bearing is None:
+                saying = say_bearing(self._settings, self._worker, lambda: self._inbox.received)
+                self._bearing = asyncio.ensure_future(saying)
             try:
                 await connection.lost()
             finally:

@@ -78,6 +78,7 @@ class MqttSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     keepalive_secs: Annotated[int, Meta(ge=1, le=65_535)] = 60
     session_expiry_secs: Annotated[int, Meta(ge=1, le=2**32 - 1)] = 86_400
     tick_secs: Annotated[float, Meta(ge=0.001, le=3600)] = 1.0
+    broker_queue_messages_max: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None  # 0 is no limit, None not known
 
     def __post_init__(self) -> None:
         if (self.cert_file is None) != (self.key_file is None):
