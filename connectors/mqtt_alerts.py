@@ -80,8 +80,10 @@ class AlertSender:
         while (now := time.monotonic()) < until:
             if stopping.requested():
                 self._stop_at = self._stop_at or now + STOP_SECS
-            if now - began >= OUTAGE_SECS_MAX or (self._stop_at is not None and now >= self._stop_at):
-                raise ServerAway(
+            asked = self._stop_at is not None and now >= self._stop_at
+            if asked or now - began >= OUTAGE_SECS_MAX:
+                ended = OperatorError if asked else ServerAway
+                raise ended(
                     f"{refused.error} {left} alerts waited {now - began:.0f} s; nothing is half-written, and they are "
                     "sent at the next start. flags.alerts: false does without them."
                 ) from None
