@@ -36,7 +36,8 @@ def together_ms() -> int | None:
     arguments = _arguments() or {}
     if not arguments.get("addresses") and (arguments.get("workers_per_process") or 1) == 1:
         return None
-    return max(1, round(1.25 * (arguments["epoch_interval"] / timedelta(milliseconds=1))))
+    interval: timedelta = arguments["epoch_interval"]
+    return max(1, round(1.25 * (interval / timedelta(milliseconds=1))))
 
 
 def _arguments() -> dict[str, Any] | None:

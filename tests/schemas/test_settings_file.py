@@ -84,6 +84,13 @@ def test_servers_in_the_environment_override_the_file(file: Path) -> None:
     assert "mqtt://file:1" == read(file, text, environ | {"MQTT_URL": ""}).mqtt.url
 
 
+def test_the_port_of_metrics_may_come_from_the_environment(file: Path) -> None:
+    """Flows that share a file need one each; there it is text, and still a number."""
+    assert 9464 == read(file, "metrics: {port: 1}", {"METRICS_PORT": "9464"}).metrics.port
+    with pytest.raises(OperatorError, match=r"metrics.port: expected a whole number"):
+        read(file, "flow: {name: f}", {"METRICS_PORT": "many"})
+
+
 def test_credentials_in_an_mqtt_url_move_to_where_no_log_looks(file: Path) -> None:
     """In the file or the environment, percent-encoded; username and password of the file go first."""
     settings = read(file, "flow: {name: f}", {"MQTT_URL": "mqtts://me:p%40ss%2F@broker:8883"})
