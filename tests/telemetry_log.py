@@ -3,7 +3,8 @@
 Append times are the test's own, and a tick of the only ingest worker closes a minute before what shall be late.
 """
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 from confluent_kafka import Producer
 
@@ -11,7 +12,7 @@ from schemas.telemetry_pb2 import Telemetry
 from tests.topology import Topology
 
 MINUTE_MS = 60_000
-START_MS = 1_763_700_000_000 // MINUTE_MS * MINUTE_MS
+BEGAN_MINS_AGO = 30  # a log stamped long ago would be deleted by retention while it is read
 DEVICES = ("boiler-7", "kettle", "🌡")
 METRICS = {"temperature": 21.5, "running": 1.0, "level": -0.0}
 
@@ -21,7 +22,7 @@ class Log:
     """Appends to raw.events, with append times of its own."""
 
     flows: Topology
-    now_ms: int = START_MS
+    now_ms: int = field(default_factory=lambda: (int(time.time()) // 60 - BEGAN_MINS_AGO) * MINUTE_MS)
 
     def __post_init__(self) -> None:
         self.producer = Producer(

@@ -39,6 +39,9 @@ begin
         execute format('grant insert, update on %s to %I', here, writer);
     end loop;
     execute format('grant delete on late_waiting, flag_states to %I', writer);
+    if to_regclass('redriven') is not null then -- of a later migration, where this is called again after it
+        execute format('grant delete on redriven to %I', writer);
+    end if;
 
     -- What later migrations make, and the partitions that are made while a dataflow runs.
     execute format('alter default privileges in schema %s grant select on tables to %I, %I', own, writer, reader);
