@@ -39,8 +39,8 @@ from schemas.settings_file import load
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DEMO_SETTINGS: Final = ROOT / "infra" / "settings" / "demo.yaml"
+RULES: Final = Path(__file__).with_name("rules.yaml")
 DATAFLOWS: Final = ("ingest", "minute_rollups", "anomaly_flags")
-ROLLUPS: Final = DATAFLOWS[1]
 LOCK: Final = "demo.lock"
 HISTORY_SECS_MAX: Final = 120.0
 BEFORE_SECS: Final = 16_200  # ahead of the history, once a minute and device: novelty warms up for 250 minutes
@@ -144,7 +144,7 @@ class Topology:
         """demo.yaml with what is particular here."""
         document = yaml.safe_load(DEMO_SETTINGS.read_text())
         document["flow"] |= HASTE
-        document["flags"]["rules_file"] = str(DEMO_SETTINGS.with_name("rules.yaml"))
+        document["flags"]["rules_file"] = str(RULES)
         if self.wish.mqtt:
             document["mqtt"] |= {
                 # Not the session of an ingest that somebody runs there; and none that outlives the demo for long.
@@ -248,7 +248,7 @@ class Topology:
     def _ends(self) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
         healthy = all(child.exit_code is None for child in self.children.values())
         for name in ("fleet", *DATAFLOWS):
-            if name == ROLLUPS and healthy and self.watch:
+            if name == "minute_rollups" and healthy and self.watch:
                 yield self._await_end_of_log, lambda: None
             if name in self.children:
                 yield self.children[name].stop, self.children[name].kill
@@ -261,7 +261,7 @@ class Topology:
         assert self.watch
         deadline = time.monotonic() + CAUGHT_UP_SECS_MAX
         asked = self.watch.figures.secs
-        while not self.hurry and time.monotonic() < deadline and self.children[ROLLUPS].exit_code is None:
+        while not self.hurry and time.monotonic() < deadline and self.children["minute_rollups"].exit_code is None:
             now = self.watch.figures
             if now.secs > asked and all(place.position == place.end for place in now.places.values()):
                 return
