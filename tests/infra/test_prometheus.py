@@ -1,5 +1,6 @@
 """The alert rules wake somebody for what they say, by metrics that exist."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from infra.prometheus.dashboard import PANELS, dashboard
 from infra.prometheus.table import metrics_table
 
 FOLDER = Path(__file__).parents[2] / "infra" / "prometheus"
@@ -53,9 +55,27 @@ def test_every_alert_is_seen_to_fire() -> None:
     assert fired == {rule["alert"] for rule in group["rules"]}
 
 
-def test_rules_name_metrics_that_there_are() -> None:
-    """A metric that was renamed takes its alerts along without a word."""
+@pytest.mark.parametrize("file", ["alerts.yaml", "grafana.json"])
+def test_what_is_asked_for_is_served(file: str) -> None:
+    """A metric that was renamed takes its alerts and panels along without a word."""
     known = set(re.findall(r"^\| `(\w+)`", metrics_table(), re.M))
-    named = set(re.findall(r"\bionwax_\w+", (FOLDER / "alerts.yaml").read_text()))
+    named = {name.removesuffix("_bucket") for name in re.findall(r"\bionwax_\w+", (FOLDER / file).read_text())}
     assert len(named) > 10
     assert named - known == set()
+
+
+def test_the_dashboard_is_current() -> None:
+    """``python -m infra.prometheus.dashboard`` writes it; no two panels lie on each other."""
+    assert (FOLDER / "grafana.json").read_text("utf-8") == dashboard()
+    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in json.loads(dashboard())["panels"]]
+    assert len(places) == len(set(places)) == len(PANELS)
+
+
+@needs_promtool
+def test_the_dashboards_expressions_are_prometheuss(tmp_path: Path) -> None:
+    """As rules, with Grafana's variables filled in."""
+    expressions = [panel.expression.replace("$__rate_interval", "5m").replace("$flow", ".*") for panel in PANELS]
+    rules = [{"record": f"panel:number:{n}", "expr": expression} for n, expression in enumerate(expressions)]
+    path = tmp_path / "panels.yaml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    promtool("check", "rules", str(path))
