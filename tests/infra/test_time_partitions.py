@@ -104,8 +104,8 @@ def test_rows_of_before_are_divided_with_their_table(database_url: str, tmp_path
         connection.execute("select create_rollup_table('rollups_5m')")
         for table in ("rollups_1m", "rollups_5m"):
             connection.execute(
-                f"insert into {table} select '2025-01-01'::timestamptz + i * interval '7 hours', 'd', 'm', 1, i / 3.0, 0, "
-                "-0.0, 1, 1e-310, 1, now(), now(), 3 from generate_series(1, 50) as i".encode()
+                f"insert into {table} select '2025-01-01'::timestamptz + i * interval '7 hours', 'd', 'm', 1, "
+                "i / 3.0, 0, -0.0, 1, 1e-310, 1, now(), now(), 3 from generate_series(1, 50) as i".encode()
             )
     before = [rows(database_url, f"select * from {table}") for table in ("rollups_1m", "rollups_5m")]
     migrate(database_url)
