@@ -83,10 +83,7 @@ class ArrivalsDecoder:
         self._places: dict[str, dict[str, _Place]] = {}  # by worker and topic
 
     def decode(self, arrivals: Arrivals, append_ms: int | None = None) -> Decoded:
-        """The records of ``arrivals``, judged by when they arrived, stamped ``append_ms`` or, without, likewise.
-
-        Never raises for what a device sent.
-        """
+        """The records of ``arrivals``, stamped ``append_ms`` or as they came. Never raises for what a device sent."""
         decoded = Decoded()
         worker, places = arrivals.worker, self._places.setdefault(arrivals.worker, {})
         forms = self._forms(arrivals)

@@ -22,6 +22,7 @@ from dataflows.windowing import Windows
 from infra.forfeit.decision import Decision, Wrong
 from schemas.errors import OperatorError
 from schemas.log import LogBatch
+from schemas.progress import Progress
 from schemas.settings import Settings
 
 SILENT_SECS_MAX: Final = 10.0
@@ -128,10 +129,10 @@ def hold(
         timescale_connection.connect_or_say(settings.database.conninfo, "ionwax forfeit") as connection,
         connection.transaction(),
     ):
-        given = {
-            partition: _hold(connection, flow, topic, partition, topic_id, len(partitions), standing[partition], *one)
-            for partition, one in sorted(decisions.items())
-        }
+        given = {}
+        for partition, (decision, lost) in sorted(decisions.items()):
+            place = _Place(flow, topic, partition, topic_id, len(partitions))
+            given[partition] = _hold(connection, place, standing[partition].progress, decision, lost)
         if any(decision.wrong is Wrong.GROWN for decision, _ in decisions.values()):
             for partition, low in sorted(partitions.items()):
                 if partition not in standing:
@@ -139,45 +140,37 @@ def hold(
     return given
 
 
-def _hold(
-    connection: Connection,
-    flow: str,
-    topic: str,
-    partition: int,
-    topic_id: str,
-    partitions: int,
-    standing: Standing,
-    decision: Decision,
-    lost: int,
-) -> Given:
-    key = (flow, topic, partition)
+class _Place(NamedTuple):
+    """A partition of a flow, and of which log it is from now on."""
+
+    flow: str
+    topic: str
+    partition: int
+    topic_id: str
+    partitions: int
+
+
+def _hold(connection: Connection, place: _Place, progress: Progress, decision: Decision, lost: int) -> Given:
+    key = place[:3]
     row = connection.execute(_BEFORE, key).fetchone()
     assert row is not None, "there is progress: it was read before"
     before, covered = row
-    anchor = standing.progress.anchor
-    kept = decision.same_log and anchor is not None and anchor.offset < decision.position
+    kept = decision.same_log and progress.anchor is not None and progress.anchor.offset < decision.position
     moved = connection.execute(
         _MOVE,
-        {
-            "flow": flow,
-            "topic": topic,
-            "partition": partition,
-            "topic_id": topic_id,
-            "partitions": partitions,
-            "position": decision.position,
-            "resume": decision.resume,
-            "kept": kept,
-            "before": standing.progress.position,
-            "covered": covered,
-        },
+        place._asdict()
+        | {"position": decision.position, "resume": decision.resume, "kept": kept}
+        | {"before": progress.position, "covered": covered},
     ).fetchone()
     if moved is None:
-        raise OperatorError(f"Partition {partition} moved on meanwhile: a process of flow {flow} runs. Stop it first.")
+        raise OperatorError(
+            f"Partition {place.partition} moved on meanwhile: a process of flow {place.flow} runs. Stop it first."
+        )
     offsets = int(moved[0])
     connection.execute(_LEDGER, [*key, offsets, lost, lost])
     who = f"{getpass.getuser()} at {socket.gethostname()}"
-    first = standing.progress.position
+    first, then = progress.position, decision.position
     connection.execute(
-        _DECISION, [*key, decision.wrong, first, decision.position, offsets, lost, topic_id, Jsonb(before), who]
+        _DECISION, [*key, decision.wrong, first, then, offsets, lost, place.topic_id, Jsonb(before), who]
     )
     return Given(offsets, lost)

@@ -120,19 +120,32 @@ def explained(flows: Topology) -> None:
 @pytest.mark.embedded
 @pytest.mark.contract
 def test_a_flow_goes_on_and_verify_explains_what_was_given_up(flows: Topology) -> None:
-    """Retention, a topic made again, more partitions: each is refused with the command that goes on."""
-    kafka, topic = flows.settings.kafka, flows.settings.kafka.events_topic
-    admin = kafka_client.admin(kafka)
+    """Retention, a topic made again, more partitions, progress gone: each is refused with the command that goes on."""
     minute = time.time_ns() // 60_000_000_000 - 60
     append(flows, 10, minute)
     run(flows, 30)
+    after_retention(flows, minute)
+    explained(flows)
+    after_it_was_made_again(flows, minute + 20)
+    explained(flows)
+    after_it_grew(flows)
+    explained(flows)
+    assert forfeit(flows.settings, None, yes=True) == ({}, {}), "all is as it is on record"
+    after_progress_is_gone(flows)
+    explained(flows)
 
-    admin.delete_records([TopicPartition(topic, 0, 4)])[TopicPartition(topic, 0, 4)].result(30)
+
+def after_retention(flows: Topology, minute: int) -> None:
+    """Four of ten readings of an open minute go from one partition."""
+    topic = flows.settings.kafka.events_topic
+    place = TopicPartition(topic, 0, 4)
+    admin = kafka_client.admin(flows.settings.kafka)
+    admin.delete_records([place])[place].result(30)
     said = refused(flows)
     assert "retention deleted 4 offsets" in said
     assert f"./justw forfeit --settings FILE --flow minute_rollups --topic {topic}." in said
     decisions, given = forfeit(flows.settings, None, yes=False)
-    assert (list(decisions), given[0]) == ([0], (0, 4)), "four readings of an open minute"
+    assert (list(decisions), given[0]) == ([0], (0, 4))
     assert "retention deleted" in refused(flows), "nothing was changed yet"
     forfeit(flows.settings, None, yes=True)
     append(flows, 5, minute + 1)
@@ -140,30 +153,38 @@ def test_a_flow_goes_on_and_verify_explains_what_was_given_up(flows: Topology) -
     run(flows, 45)
     rows = "select device_id, count from rollups_1m order by bucket, device_id"
     assert flows.ask(rows) == [("d-0", 6), ("d-1", 10), ("d-2", 10), ("d-0", 5), ("d-1", 5), ("d-2", 5)]
-    explained(flows)
 
+
+def after_it_was_made_again(flows: Topology, minute: int) -> None:
+    """The new log's 21 readings are beside the 41 there were."""
+    topic = flows.settings.kafka.events_topic
+    admin = kafka_client.admin(flows.settings.kafka)
     admin.delete_topics([topic])[topic].result(30)
     wait_for(lambda: not_there(flows), "the topic is gone")
     kafka_topics.ensure(flows.settings)
-    append(flows, 7, minute + 20)
+    append(flows, 7, minute)
     assert "--at beginning" in refused(flows)
     with pytest.raises(OperatorError, match="give --at beginning"):
         forfeit(flows.settings, None, yes=True)
     forfeit(flows.settings, "beginning", yes=True)
-    tick(flows, (minute + 30) * 60_000)
+    tick(flows, (minute + 10) * 60_000)
     run(flows, 45 + 21)
     assert flows.ask("select sum(count) from rollups_1m") == [(41 + 21,)]
-    explained(flows)
 
+
+def after_it_grew(flows: Topology) -> None:
+    """A fourth partition begins at its first offset."""
+    kafka, topic = flows.settings.kafka, flows.settings.kafka.events_topic
+    admin = kafka_client.admin(kafka)
     admin.create_partitions([NewPartitions(topic, 4)])[topic].result(30)
-    flows.settings_path.write_text(flows.settings_path.read_text().replace("partitions: 3", "partitions: 4"))
     wait_for(lambda: len(KafkaLog(kafka, topic, "grown").partitions()) == 4, "there are four partitions")
     assert "had 3 partitions" in refused(flows)
     forfeit(flows.settings, None, yes=True)
-    explained(flows)
     assert flows.ask("select count(*), min(partitions) from progress") == [(4, 4)]
-    assert forfeit(flows.settings, None, yes=True) == ({}, {}), "all is as it is on record"
 
+
+def after_progress_is_gone(flows: Topology) -> None:
+    """The rows are taken over as they are."""
     assert begin_anew(flows.settings, "end", yes=True) is None, "there is progress"
     with psycopg.connect(flows.settings.database.conninfo) as connection:
         connection.execute("delete from progress where true")
@@ -171,7 +192,6 @@ def test_a_flow_goes_on_and_verify_explains_what_was_given_up(flows: Topology) -
     with pytest.raises(OperatorError, match="give --at end"):
         begin_anew(flows.settings, None, yes=True)
     begin_anew(flows.settings, "end", yes=True)
-    explained(flows)
 
 
 def not_there(flows: Topology) -> bool:
