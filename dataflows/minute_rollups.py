@@ -18,7 +18,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 from bytewax.outputs import Sink
 
-from connectors import epochs, kafka_topics, metering, metrics_server
+from connectors import epochs, garbage, kafka_topics, metering, metrics_server
 from connectors.kafka import KafkaLog
 from connectors.kafka_sink import Publisher
 from connectors.resuming import ResumingSource
@@ -46,6 +46,7 @@ def flow(settings_path: str, share: str = "0/1") -> Dataflow:
     A wrong setting, a missing topic or table ends the process with one message.
     """
     settings = load_settings(settings_path)
+    garbage.collect_rarely()
     metrics_server.serve(settings.metrics, settings.flow.name, share)
     epochs.last(settings.flow.epoch_interval_ms)
     kafka, output = settings.kafka, settings.output
@@ -91,7 +92,6 @@ class Roll:
                 outcome = self._windows[item.partition].feed(decode_log(item, self._settings.decoding))
                 self._show(item.partition)
                 yield str(item.partition), _with_payloads(outcome, item)
-
 
     def _show(self, partition: int) -> None:
         windows = self._windows[partition]
