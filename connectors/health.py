@@ -7,6 +7,7 @@ Rule: the clock enters as an argument; one lock; nothing here waits. An epoch en
 where nothing comes, so its age is the heartbeat of the engine, of every step and of every server that a step waits for.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -91,6 +92,7 @@ class Health:
         self._parts: dict[str, _Part] = {}
         self._commits: dict[tuple[str, int], _Commits] = {}
         self._waits: dict[str, _Wait] = {}
+        self._doubts: dict[str, tuple[float, float]] = {}  # server → since when, until when
 
     # Of sources.
 
@@ -122,7 +124,8 @@ class Health:
     def read(self, topic: str, partition: int, end: int) -> None:
         """All below ``end`` was handed on."""
         with self._lock:
-            found = self._commits[topic, partition]
+            if (found := self._commits.get((topic, partition))) is None:
+                return
             found.read = max(found.read, end)
             if found.uncommitted_since is None and end > found.position:
                 found.uncommitted_since = self._clock()
@@ -152,6 +155,19 @@ class Health:
                 if not wait.waiters:
                     del self._waits[server]
 
+    def doubt(self, server: str, secs: float) -> None:
+        """A client in the background cannot reach ``server``; that stands for ``secs``, unless it is said again."""
+        with self._lock:
+            now = self._clock()
+            since, until = self._doubts.get(server, (now, now))
+            self._doubts[server] = (since if now <= until else now, now + secs)
+
+    def trust(self, server: str) -> None:
+        """``server`` has just answered."""
+        if server in self._doubts:
+            with self._lock:
+                self._doubts.pop(server, None)
+
     # For whoever asks.
 
     def report(self) -> Report:
@@ -159,7 +175,8 @@ class Health:
             now = self._clock()
             ages = [now - part.epoch_ended_at for part in self._parts.values()] or [now - self._began]
             waits = [now - one.uncommitted_since for one in self._commits.values() if one.uncommitted_since is not None]
-            waiting = {name: Waiting(now - wait.since, wait.at_most_secs) for name, wait in self._waits.items()}
+            waiting = {n: Waiting(now - since, math.inf) for n, (since, until) in self._doubts.items() if now < until}
+            waiting |= {name: Waiting(now - wait.since, wait.at_most_secs) for name, wait in self._waits.items()}
             unopened = sorted(name for name, part in self._parts.items() if not part.opened)
             found = (len(self._parts), max(ages), max(waits, default=0.0), waiting)
         return Report(self.flow, tuple(self._reasons(unopened, *found)), *found)

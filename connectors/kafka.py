@@ -14,6 +14,7 @@ from typing import Final, cast
 from confluent_kafka import Consumer, KafkaException, Message, TopicCollection, TopicPartition
 
 from connectors import kafka_client
+from connectors.health import HEALTH
 from connectors.kafka_client import ANSWER_SECS
 from schemas.errors import OperatorError
 from schemas.log import LogBatch
@@ -142,6 +143,7 @@ class KafkaReader:
                 break
         if not gathered.values:
             return None
+        HEALTH.trust(kafka_client.SERVER)
         start, self._next = self._next, gathered.end
         return LogBatch(
             topic=self._topic,

@@ -12,6 +12,7 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
+from connectors.health import HEALTH
 from schemas.errors import OperatorError, ServerAway
 from schemas.settings import KafkaSettings
 
@@ -20,6 +21,8 @@ log = logging.getLogger("ionwax.kafka")
 Properties = dict[str, str | int | float | bool]
 
 COMPLAIN_SECS: Final = 15.0
+SERVER: Final = "Kafka"
+DOUBT_SECS: Final = 45.0  # between two vain tries to connect: 10 s of pause, 30 s until one is given up
 ANSWER_SECS: Final = 10.0  # how long a server may take to answer at start
 RECORD_BYTES_MAX: Final = 2 * 1024 * 1024  # a payload at its limit, its headers and the envelope
 
@@ -95,9 +98,15 @@ class _Complaints:
     def __init__(self, settings: KafkaSettings) -> None:
         self._servers = settings.bootstrap_servers
         self._silent_until = 0.0
+        self._down_until = 0.0
 
     def __call__(self, error: KafkaError) -> None:
-        if (now := time.monotonic()) >= self._silent_until:
+        now = time.monotonic()
+        # That all are down is said once, when it begins; from then on only that each cannot be reached.
+        if error.code() == KafkaError._ALL_BROKERS_DOWN or now < self._down_until:
+            self._down_until = now + DOUBT_SECS
+            HEALTH.doubt(SERVER, DOUBT_SECS)
+        if now >= self._silent_until:
             self._silent_until = now + COMPLAIN_SECS
             log.warning("Kafka at %s: %s; trying again", self._servers, error.str())
 

@@ -27,7 +27,6 @@ WAIT_SECS: Final = 0.5
 ANY_PARTITION: Final = -1  # librdkafka's RD_KAFKA_PARTITION_UA: by key, or by chance without one
 SAY_SECS: Final = 15.0  # how often a wait says that it is still waiting
 AWAY_SECS_MAX: Final = 86_400.0  # message.timeout.ms
-SERVER: Final = "Kafka"
 
 
 class Publisher:
@@ -74,7 +73,8 @@ class Publisher:
             self._go_on(wait, left)
         if self._failed is not None:
             raise self._failed
-        HEALTH.back(SERVER)
+        HEALTH.back(kafka_client.SERVER)
+        HEALTH.trust(kafka_client.SERVER)
         if self.sent > self.flushed:
             metering.flushed(self.sent - self.flushed)
         self.flushed = self.sent
@@ -127,7 +127,7 @@ class _Wait:
 
     def goes_on(self, left: int) -> None:
         now = time.monotonic()
-        HEALTH.away(SERVER, AWAY_SECS_MAX)
+        HEALTH.away(kafka_client.SERVER, AWAY_SECS_MAX)
         if now >= self._say_at:
             log.warning("Kafka at %s is away; %d records wait for it", self._servers, left)
             self._say_at = now + SAY_SECS

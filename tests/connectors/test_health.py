@@ -120,6 +120,22 @@ def test_a_server_that_is_away_is_named_and_told_how_long(health: Health, clock:
     assert health.report().ready
 
 
+def test_a_client_in_the_background_is_believed_for_a_while(health: Health, clock: Clock) -> None:
+    """A consumer whose brokers are all down hears nothing, and nobody waits for it; its complaints come again."""
+    health.doubt("Kafka", 45)
+    clock.now += 40
+    health.doubt("Kafka", 45)
+    clock.now += 40
+    health.epoch_ended("log 0")
+    assert reason(health) == "waiting for Kafka for 80 s"
+    health.trust("Kafka")
+    assert health.report().ready
+    health.doubt("Kafka", 45)
+    clock.now += 46
+    health.epoch_ended("log 0")
+    assert health.report().ready, "no complaint any more"
+
+
 def test_a_wait_may_have_no_end(health: Health) -> None:
     """The broker is tried for as long as it takes."""
     health.away("the MQTT broker", math.inf)
