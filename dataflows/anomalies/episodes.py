@@ -84,7 +84,7 @@ class Episodes:
         goes_on = was_open & warm & (heard | whole)
         return Turn(np.flatnonzero(opens), np.flatnonzero(goes_on), *self._close(end))
 
-    def open(self) -> Ints:
+    def standing(self) -> Ints:
         """Subjects with an open episode."""
         return np.flatnonzero(self.arrays["opened"] != NEVER)
 
@@ -107,7 +107,7 @@ class Episodes:
 
     def _close(self, end: int) -> tuple[Ints, Ints]:
         """Close what has been calm for long enough: which subjects, and when each had opened. Their ``peak`` stands."""
-        at, subjects = self.arrays, self.open()
+        at, subjects = self.arrays, self.standing()
         calm_ms = np.maximum(self._close_ms, 2 * at["gap"][subjects])
         closing = subjects[end - at["last"][subjects] >= calm_ms]
         opened: Ints = at["opened"][closing]

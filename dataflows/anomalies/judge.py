@@ -75,7 +75,9 @@ class Judge:
 
     def open_episodes(self) -> dict[str, Episode]:
         """By id, the episodes that are open; of the flags that opened them no more than who, when and how high."""
-        found = [self._episode(lane, slot) for lane in self.lanes.values() for slot in lane.episodes.open().tolist()]
+        found = [
+            self._episode(lane, slot) for lane in self.lanes.values() for slot in lane.episodes.standing().tolist()
+        ]
         if self.outage.is_open:
             found.append(self._pipeline_episode(self.outage.opened, None))
         return {episode.episode_id: episode for episode in found}
