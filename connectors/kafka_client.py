@@ -78,7 +78,7 @@ INCURABLE: Final[Mapping[int, str]] = {
 def consumer(settings: KafkaSettings, group: str) -> Consumer:
     """A consumer that is assigned by hand, and never lets the group decide where it reads."""
     properties = _merged(settings, READING, READING_FIXED | {"group.id": group})
-    return Consumer(properties | {"error_cb": _Complaints(settings)}, logger=log)
+    return Consumer(properties | {"error_cb": _Complaints(settings, doubts=True)}, logger=log)
 
 
 def producer(settings: KafkaSettings) -> Producer:
@@ -95,15 +95,16 @@ def admin(settings: KafkaSettings) -> AdminClient:
 class _Complaints:
     """Says that servers are away, now and then; librdkafka itself says so many times a second."""
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, *, doubts: bool = False) -> None:
         self._servers = settings.bootstrap_servers
+        self._doubts = doubts  # a consumer asks without pause; a broker hangs up on a producer that was idle
         self._silent_until = 0.0
         self._down_until = 0.0
 
     def __call__(self, error: KafkaError) -> None:
         now = time.monotonic()
         # That all are down is said once, when it begins; from then on only that each cannot be reached.
-        if error.code() == KafkaError._ALL_BROKERS_DOWN or now < self._down_until:
+        if self._doubts and (error.code() == KafkaError._ALL_BROKERS_DOWN or now < self._down_until):
             self._down_until = now + DOUBT_SECS
             HEALTH.doubt(SERVER, DOUBT_SECS)
         if now >= self._silent_until:
