@@ -52,11 +52,11 @@ def test_a_missing_table_says_which_command_makes_it(migrated_url: str) -> None:
     with pytest.raises(OperatorError, match=r"rollups_5m is missing: run \./justw migrate"):
         check_tables(migrated_url, "rollups_5m")
     with psycopg.connect(migrated_url) as connection:
-        connection.execute("drop table rollups_1m")
+        connection.execute("drop table rollups_1m cascade")  # views too
     with pytest.raises(OperatorError, match=r"run \./justw migrate"):
         seal(of, claim, claim.progress, items()[:1])
     with psycopg.connect(migrated_url) as connection:
-        connection.execute("drop table progress")
+        connection.execute("drop table progress cascade")
     assert "run ./justw migrate" in refusal(migrated_url)
     with pytest.raises(OperatorError, match=r"progress is missing: run \./justw migrate"):
         check_tables(migrated_url, "rollups_1m")
@@ -65,13 +65,14 @@ def test_a_missing_table_says_which_command_makes_it(migrated_url: str) -> None:
 def test_a_table_of_another_shape_is_refused_at_start(migrated_url: str) -> None:
     """An aggregate without its migration, or a column of another type, is named."""
     with psycopg.connect(migrated_url) as connection:
-        connection.execute("alter table rollups_1m alter column revision type bigint")
+        connection.execute("select create_rollup_table('rollups_5m')")
+        connection.execute("alter table rollups_5m alter column revision type bigint")
     with pytest.raises(OperatorError, match="column revision must be int, and is bigint"):
-        check_tables(migrated_url, "rollups_1m")
+        check_tables(migrated_url, "rollups_5m")
     with psycopg.connect(migrated_url) as connection:
-        connection.execute("alter table rollups_1m drop column revision")
+        connection.execute("alter table rollups_5m drop column revision")
     with pytest.raises(OperatorError, match="column revision must be int, and is missing"):
-        check_tables(migrated_url, "rollups_1m")
+        check_tables(migrated_url, "rollups_5m")
 
 
 def test_settings_that_would_count_wrongly_are_refused(migrated_url: str) -> None:
