@@ -133,21 +133,28 @@ class Inbox:
 
     def receive(self, message: Publish, now_ms: int) -> None:
         """A PUBLISH came in on the current connection."""
-        one = Publishes()
-        one.append(message)
-        self.receive_all(one, now_ms)
+        if self._closed:
+            return  # not acknowledged, so it comes again
+        self._last(1).append(message, now_ms)
+        self._size_bytes += len(message.payload) + MESSAGE_BYTES
+        self.received += 1
+        self.gauge.received(message.packet_id is not None)
 
     def receive_all(self, messages: Publishes, now_ms: int) -> None:
         """PUBLISH packets came in on the current connection, all in one piece."""
         if self._closed:
-            return  # not acknowledged, so they come again
-        last = self._waiting[-1] if self._waiting else None
-        if not isinstance(last, _Heap) or len(last.times) + len(messages) > MESSAGES_PER_ITEM_MAX:
-            last = _Heap()
-            self._waiting.append(last)
-        self._size_bytes += last.extend(messages, now_ms)
+            return
+        self._size_bytes += self._last(len(messages)).extend(messages, now_ms)
         self.received += len(messages)
         self.gauge.received(len(messages) - messages.packet_ids.count(None))
+
+    def _last(self, room: int) -> _Heap:
+        """The heap that what comes in next goes to."""
+        last = self._waiting[-1] if self._waiting else None
+        if not isinstance(last, _Heap) or len(last.times) + room > MESSAGES_PER_ITEM_MAX:
+            last = _Heap()
+            self._waiting.append(last)
+        return last
 
     def answered(self) -> int | None:
         """The broker answered the open question: the time of the tick that was put behind what was received so far."""

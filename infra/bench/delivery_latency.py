@@ -29,7 +29,7 @@ WINDOW_SECS: Final = 5
 LATENESS_SECS: Final = 2
 TABLE: Final = "rollups_5s"
 ASK_SECS: Final = 0.02
-WAIT_SECS_MAX: Final = 120.0
+WAIT_SECS_MAX: Final = 180.0
 FLOWS: Final = ("ingest", "minute_rollups")
 
 
