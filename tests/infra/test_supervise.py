@@ -22,7 +22,9 @@ from infra.fleet.plan import Plan, parse_faults
 from infra.fleet.run import now_ms, run_fleet
 from infra.supervise import layout
 from infra.supervise.backoff import FAILURES_MAX, STEADY_SECS, WAIT_SECS_MAX, WAIT_SECS_MIN, Backoff
-from infra.supervise.layout import Wish
+from infra.supervise.layout import Process, Wish
+from infra.supervise.member import Member
+from infra.supervise.unit import Unit
 from infra.supervise.watch import waits
 from infra.verify.__main__ import check
 from schemas.errors import OperatorError
@@ -99,6 +101,32 @@ def test_a_process_that_waits_for_a_server_does_not_hang() -> None:
     assert waits({"waiting": {"the MQTT broker": {**wait, "at_most_secs": None}}})
     assert not waits({"waiting": {"the database": {**wait, "secs": 601.0}}})
     assert not waits({"waiting": {}})
+
+
+def test_exit_statuses_decide_whether_a_start_more_is_worth_it(tmp_path: Path) -> None:
+    """A server that was away, a crash and an end that nobody asked for are; an operator's error is final."""
+    program = (
+        "import sys; from pathlib import Path; starts = Path('starts'); n = len(starts.read_text()); "
+        "starts.write_text('x' * (n + 1)); sys.exit([69, 1, 0, 78][n])"
+    )
+    (tmp_path / "starts").write_text("")
+    said: list[str] = []
+
+    def start() -> list[Member]:
+        in_folder = f"import os; os.chdir({str(tmp_path)!r}); {program}"
+        return [Member(Process("one", ["-c", in_folder]), os.environ, lambda _name, words: said.append(words))]
+
+    unit = Unit(start, stalled_secs_max=DEADLINE_SECS, say=said.append)
+    deadline = time.monotonic() + DEADLINE_SECS
+    while unit.exit_code is None:
+        unit.tick()
+        assert time.monotonic() < deadline, said
+        time.sleep(0.01)
+
+    assert unit.exit_code == EXIT_OPERATOR
+    assert (tmp_path / "starts").read_text() == "xxxx"
+    ends = [words for words in said if not words.startswith("starting again")]
+    assert ends == ["one ended with code 69", "one ended with code 1", "one ended, though nobody asked it to"]
 
 
 @dataclass
