@@ -55,8 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     folder = Path(tempfile.mkdtemp(prefix="ionwax-chaos-"))
     began = time.monotonic()
-    with servers({name: getattr(chosen, name) for name in ADDRESSES}, _say) as found:
-        outcome = Run(found, folder, rate=chosen.rate, names=names, say=_say).run(acts, for_secs)
+    try:
+        with servers({name: getattr(chosen, name) for name in ADDRESSES}, _say) as found:
+            outcome = Run(found, folder, rate=chosen.rate, names=names, say=_say).run(acts, for_secs)
+    except KeyboardInterrupt:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     return _told(outcome, seed, folder, time.monotonic() - began)
 
 
