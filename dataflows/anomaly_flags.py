@@ -10,6 +10,7 @@ Run it: python -m bytewax.run "dataflows.anomaly_flags:flow('infra/settings/prod
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -19,7 +20,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 from bytewax.outputs import Sink
 
-from connectors import epochs, garbage, kafka_topics, metrics_server
+from connectors import epochs, garbage, kafka_topics, metering, metrics_server
 from connectors.kafka import KafkaLog
 from connectors.kafka_sink import Publisher
 from connectors.mqtt_alerts import AlertSender
@@ -29,6 +30,7 @@ from connectors.stopping import one_message, speaking
 from connectors.timescale import TimescaleStore
 from connectors.timescale_flags import FlagWriter, check_tables, recall
 from dataflows.anomalies.flagging import Flags
+from dataflows.anomalies.registry import DETECTORS
 from dataflows.anomalies.rules import watches
 from dataflows.anomalies.watch import Watch
 from dataflows.decoding.dead_letter import dead_letter_from_log
@@ -55,7 +57,7 @@ def flow(settings_path: str, share: str = "0/1") -> Dataflow:
     """
     settings = load_settings(settings_path)
     flags, topic = settings.flags, settings.output.topic
-    rules = watches(load_rules(Path(settings_path).parent / flags.rules_file).values())
+    rules = watches(load_rules(Path(settings_path).parent / flags.rules_file, DETECTORS).values())
     garbage.collect_rarely()
     metrics_server.serve(settings.metrics, flags.name, share)
     epochs.last(settings.flow.epoch_interval_ms)
@@ -66,7 +68,7 @@ def flow(settings_path: str, share: str = "0/1") -> Dataflow:
     log = KafkaLog(settings.kafka, topic, flags.name)
     every_secs = settings.flow.progress_every_secs
     source = ResumingSource(log, store, flags.start, share, every_secs)
-    sink = SealingSink(store, source.list_parts, flag_writer(settings), every_secs)
+    sink = SealingSink(store, source.list_parts, flag_writer(settings), every_secs, told=meter)
     return build(source, sink, settings, rules, lambda claim: recall(settings.database.conninfo, claim))
 
 
@@ -124,6 +126,11 @@ class Flag:
             return judged
         self._due[partition] = time.monotonic() + self._settings.flags.snapshot_every_secs
         return engine.with_snapshot(judged)
+
+
+def meter(claim: Claim, judged: Sequence[Judged]) -> None:
+    """Count what was committed, and is not in the ledger by name."""
+    metering.rejected(claim.flow, Counter(one.reason for each in judged for one in each.refused).items())
 
 
 def flag_writer(settings: Settings) -> Callable[[Claim], FlagWriter]:

@@ -126,6 +126,18 @@ class NoveltyRule(Rule, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError(f"clear_at: {self.clear_at:g} is above flag_at: {self.flag_at:g}; clear at less")
 
 
+class PlainRule(Rule, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The rule of a detector without settings of its own; levels that are left out are the detector's."""
+
+    flag_at: Level | None = None
+    clear_at: Level | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.flag_at is not None and self.clear_at is not None and self.clear_at > self.flag_at:
+            raise ValueError(f"clear_at: {self.clear_at:g} is above flag_at: {self.flag_at:g}; clear at less")
+
+
 KINDS: Final[Mapping[str, type[Rule]]] = {
     "novelty": NoveltyRule,
     "stuck": StuckRule,
@@ -133,12 +145,10 @@ KINDS: Final[Mapping[str, type[Rule]]] = {
     "threshold": ThresholdRule,
     "rate": RateRule,
 }
-"""The rules there are, by the detector they name."""
+"""The rules there are, by the detector they name; of any other detector a ``PlainRule`` is made."""
 
 ALWAYS: Final[Sequence[str]] = ("novelty", "stuck", "silence")
 """On without any rule, for everything, under the name of their detector; a rule of that name takes the place of one."""
-
-AnyRule = NoveltyRule | StuckRule | SilenceRule | ThresholdRule | RateRule
 
 
 def patterns(given: Patterns) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ wrong is named by line and path, all of it at once.
 """
 
 import math
+from collections.abc import Collection
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, get_type_hints
@@ -19,7 +20,7 @@ from typing import Any, Final, get_type_hints
 import msgspec
 
 from schemas.errors import OperatorError
-from schemas.rules import ALWAYS, KINDS, Rule, Unless, defaults
+from schemas.rules import ALWAYS, KINDS, PlainRule, Rule, Unless, defaults
 from schemas.settings import Section
 from schemas.settings_names import near_miss
 from schemas.yaml_file import Problem, in_words, message, read
@@ -28,8 +29,11 @@ REFERENCE: Final = "infra/settings/rules.yaml"
 RULES_MAX: Final = 1_000
 
 
-def load_rules(path: str | Path) -> dict[str, Rule]:
-    """The rules in the file ``path`` that are enabled, the defaults among them. Raises ``OperatorError``."""
+def load_rules(path: str | Path, detectors: Collection[str] = KINDS.keys()) -> dict[str, Rule]:
+    """The rules in the file ``path`` that are enabled, the defaults among them. Raises ``OperatorError``.
+
+    ``detectors`` are those that rules may name: those of ``rules.KINDS``, and others without settings of their own.
+    """
     document, lines = read(Path(path), "rules file", REFERENCE)
     problems = [
         Problem((str(key),), f"no such section; a file of rules has one, rules, as {REFERENCE} has")
@@ -45,16 +49,16 @@ def load_rules(path: str | Path) -> dict[str, Rule]:
     else:
         labels = _labels(given)
         lines = {_named(path, labels): line for path, line in lines.items()}
-        rules = _rules(given, labels, problems)
+        rules = _rules(given, labels, detectors, problems)
     if problems:
         raise OperatorError(message(Path(path), problems, lines))
     return {name: rule for name, rule in (defaults() | rules).items() if rule.enabled}
 
 
-def _rules(given: list[Any], labels: list[str], problems: list[Problem]) -> dict[str, Rule]:
+def _rules(given: list[Any], labels: list[str], detectors: Collection[str], problems: list[Problem]) -> dict[str, Rule]:
     rules: dict[str, Rule] = {}
     for label, one in zip(labels, given, strict=True):
-        rule = _rule(("rules", label), one, problems)
+        rule = _rule(("rules", label), one, detectors, problems)
         if rule is not None and rule.name in rules:
             problems.append(Problem(("rules", label), f"another rule is called {rule.name}; flags could not tell them"))
         elif rule is not None:
@@ -76,24 +80,25 @@ def _named(path: tuple[str, ...], labels: list[str]) -> tuple[str, ...]:
     return (path[0], labels[int(path[1])], *path[2:]) if len(path) > 1 and path[0] == "rules" else path
 
 
-def _rule(path: tuple[str, ...], given: Any, problems: list[Problem]) -> Rule | None:
+def _rule(path: tuple[str, ...], given: Any, detectors: Collection[str], problems: list[Problem]) -> Rule | None:
     if not isinstance(given, dict):
         problems.append(Problem(path, "is no rule; give its settings below its name, as `- name: too-hot`"))
         return None
     name = given.get("name")
     detector = given.get("detector", name if name in ALWAYS else None)
     if detector is None:
-        problems.append(Problem(path, f"says no detector; give one of {', '.join(KINDS)}"))
+        problems.append(Problem(path, f"says no detector; give one of {', '.join(detectors)}"))
         return None
-    if not isinstance(detector, str) or detector not in KINDS:
-        near = get_close_matches(str(detector), KINDS, n=1)
-        hint = f"did you mean {near[0]}? There are {', '.join(KINDS)}" if near else f"give one of {', '.join(KINDS)}"
+    if not isinstance(detector, str) or detector not in detectors:
+        near = get_close_matches(str(detector), detectors, n=1)
+        all_ = ", ".join(detectors)
+        hint = f"did you mean {near[0]}? There are {all_}" if near else f"give one of {all_}"
         problems.append(Problem((*path, "detector"), f"no such detector; {hint}"))
         return None
     if name in ALWAYS and detector != name:
         problems.append(Problem((*path, "name"), f"{name} is the rule of the detector {name}; choose another name"))
         return None
-    rule = _section(KINDS[detector], path, given | {"detector": detector}, problems)
+    rule = _section(KINDS.get(detector, PlainRule), path, given | {"detector": detector}, problems)
     assert rule is None or isinstance(rule, Rule)
     return rule
 

@@ -9,11 +9,12 @@ from collections.abc import Iterable
 from dataflows.anomalies.novelty import Novelty
 from dataflows.anomalies.protocol import Detector
 from dataflows.anomalies.rate import Rate
+from dataflows.anomalies.registry import DETECTORS
 from dataflows.anomalies.silence import Silence
 from dataflows.anomalies.stuck import Stuck
 from dataflows.anomalies.threshold import CLEAR_AT, FLAG_AT, Side, Threshold
 from dataflows.anomalies.watch import Watch
-from schemas.rules import NoveltyRule, RateRule, Rule, SilenceRule, StuckRule, ThresholdRule, patterns
+from schemas.rules import NoveltyRule, PlainRule, RateRule, Rule, SilenceRule, StuckRule, ThresholdRule, patterns
 
 
 def watches(rules: Iterable[Rule]) -> list[Watch]:
@@ -24,7 +25,7 @@ def watches(rules: Iterable[Rule]) -> list[Watch]:
 def watch(rule: Rule) -> Watch:
     """The watch of one rule."""
     detector = _detector(rule)
-    flag_at, clear_at = (rule.flag_at, rule.clear_at) if isinstance(rule, NoveltyRule) else (FLAG_AT, CLEAR_AT)
+    flag_at, clear_at = _levels(rule, detector)
     times = f"for={rule.for_mins};close={rule.close_after_mins};cool={rule.cool_down_mins};{rule.severity}"
     return Watch(
         name=rule.name,
@@ -49,6 +50,17 @@ def watch(rule: Rule) -> Watch:
     )
 
 
+def _levels(rule: Rule, detector: Detector) -> tuple[float, float]:
+    """``flag_at`` and ``clear_at``."""
+    match rule:
+        case NoveltyRule():
+            return rule.flag_at, rule.clear_at
+        case PlainRule():
+            flag_at = detector.flag_at if rule.flag_at is None else rule.flag_at
+            return flag_at, flag_at / 2 if rule.clear_at is None else min(rule.clear_at, flag_at)
+    return FLAG_AT, CLEAR_AT
+
+
 def _detector(rule: Rule) -> Detector:
     """The detector of ``rule``, with its parameters."""
     match rule:
@@ -62,7 +74,7 @@ def _detector(rule: Rule) -> Detector:
             return Threshold(*_limit(rule.above, rule.below), rule.clear, rule.of)
         case RateRule():
             return Rate(*_limit(rule.above, rule.below), rule.clear, float(rule.span_mins), rule.of)
-    raise AssertionError(f"no detector is made for {type(rule).__name__}")
+    return DETECTORS[rule.detector]
 
 
 def _limit(above: float | None, below: float | None) -> tuple[Side, float]:

@@ -1,12 +1,18 @@
 """Rules become watches."""
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
+import dataflows.anomalies.rules as module
+from dataflows.anomalies.novelty import Novelty
 from dataflows.anomalies.protocol import Detector
 from dataflows.anomalies.registry import DETECTORS
 from dataflows.anomalies.rules import watch, watches
+from schemas.errors import OperatorError
 from schemas.rules import KINDS, RateRule, Rule, SilenceRule, StuckRule, ThresholdRule, Unless, defaults
+from schemas.rules_file import load_rules
 
 LEAST = {"threshold": {"above": 1.0}, "rate": {"above": 1.0}}
 
@@ -15,9 +21,9 @@ def _rule(kind: str, **more: object) -> Rule:
     return KINDS[kind](**{"name": "x", "detector": kind, **LEAST.get(kind, {}), **more})
 
 
-def test_every_detector_has_a_kind_of_rule() -> None:
-    """What the registry has, a rule can name, and the watch runs that."""
-    assert set(DETECTORS) == set(KINDS)
+def test_every_kind_of_rule_has_its_detector() -> None:
+    """What a rule can name, the registry has, and the watch runs that."""
+    assert set(KINDS) <= set(DETECTORS)
     for name in KINDS:
         assert isinstance(watch(_rule(name)).detector, type(DETECTORS[name]))
 
@@ -81,3 +87,18 @@ def test_limits_of_stuck_rules_reach_the_detector() -> None:
     """All four."""
     rule = StuckRule(name="x", after_rollups=2, learn_rollups=10, forget_rollups=100, once_in=50.0)
     assert "1;after=2;learn=10;forget=100;once_in=50.0" == watch(rule).detector.params_version
+
+
+def test_a_detector_needs_no_kind_of_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file and one line of the registry: a rule can name it, with levels and times, and the watch runs it."""
+    other = Novelty(name="other", flag_at=0.8)
+    monkeypatch.setattr(module, "DETECTORS", {**DETECTORS, "other": other})
+    file = tmp_path / "rules.yaml"
+    file.write_text(
+        "rules:\n  - {name: a, detector: other}\n  - {name: b, detector: other, flag_at: 0.5, clear_at: 0.1}\n"
+    )
+    rules = load_rules(file, [*DETECTORS, "other"])
+    assert watch(rules["a"]).detector is other
+    assert [(0.8, 0.4), (0.5, 0.1)] == [(each.flag_at, each.clear_at) for each in map(watch, (rules["a"], rules["b"]))]
+    with pytest.raises(OperatorError, match=r"rules\.a\.detector: no such detector"):
+        load_rules(file)
