@@ -56,6 +56,8 @@ class Member:
     def exit_code(self) -> int | None:
         """None while it runs; 128 + n where signal n ended it."""
         code = self._keeper.poll()
+        if code == -signal.SIGUSR1:
+            return 128 + signal.SIGKILL  # our `kill` reached the keeper as it began or ended; its process died with it
         return code if code is None or code >= 0 else 128 - code
 
     def ask_to_stop(self) -> None:
