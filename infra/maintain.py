@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Final
 
 import psycopg
+from psycopg import sql
 
 from connectors import timescale_connection, timescale_edition
 from connectors.timescale_connection import Connection
@@ -50,6 +51,8 @@ def maintain(settings: Settings, quiet: bool = True) -> Iterator[str]:
             yield from _some(connection, "made", "partition", _MAKE)
             yield from _refreshed(connection)
             yield from _expired(connection)
+            for (name,) in connection.execute(_UNKNOWN).fetchall():
+                connection.execute(sql.SQL("analyze {}").format(sql.Identifier(name)))
         except psycopg.Error as error:
             raise timescale_connection.operator_error(error) or error from None
 
@@ -88,6 +91,12 @@ _KEEP: Final = """
     ) as w
     where t.name = w.name and (t.keep, t.columnstore_after) is distinct from (w.keep, w.after)
 """  # at least a partition is kept
+# Autovacuum looks at partitions only, never at the table they make up.
+_UNKNOWN: Final = """
+    select name from time_tables join pg_stat_user_tables as s on s.relid = to_regclass(quote_ident(name))
+        join pg_class as c on c.oid = s.relid and c.relkind = 'p'
+    where coalesce(s.last_analyze < now() - interval '1 day', true) order by name
+"""
 _MAKE: Final = "select name, make_partitions(name, array[now(), now() + width]) from time_tables order by name"
 
 

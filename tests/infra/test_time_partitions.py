@@ -192,3 +192,14 @@ def test_time_to_come_has_partitions_ahead(migrated_url: str) -> None:
     )
     assert len(made) >= 6
     assert {count for _, count in made} == {0}
+
+
+def test_the_planner_is_told_of_tables_and_not_of_partitions_alone(migrated_url: str) -> None:
+    """Autovacuum never looks at a table that is made up of partitions: maintaining it does, once a day."""
+    list(maintain(Settings(database=DatabaseSettings(conninfo=migrated_url))))
+    with psycopg.connect(migrated_url, autocommit=True) as connection:
+        connection.execute("select pg_stat_clear_snapshot()")
+        found = connection.execute(
+            "select last_analyze is not null from pg_stat_user_tables where relname = 'rollups_1m'"
+        )
+        assert found.fetchone() == (True,)
