@@ -18,6 +18,7 @@ from gmqtt import Client, Message
 from gmqtt.mqtt.handler import MQTTConnectError
 
 from connectors import mqtt_address, stopping
+from connectors.health import HEALTH
 from connectors.mqtt_connection import NEVER_RECONNECT, OPEN_SECS_MAX, Refused
 from schemas.errors import OperatorError, ServerAway
 from schemas.flag_records import Alert
@@ -25,6 +26,7 @@ from schemas.settings import MqttSettings
 
 log = logging.getLogger("ionwax.alerts")
 
+SERVER: Final = "the MQTT broker"
 OUTAGE_SECS_MAX: Final = 45.0
 """Below the 60 s after which the database ends a transaction that idles: alerts go out within one."""
 
@@ -68,10 +70,12 @@ class AlertSender:
             except Refused as refused:
                 if not refused.transient:
                     raise refused.error from None
+                HEALTH.away(SERVER, OUTAGE_SECS_MAX)
                 log.warning("%s %d alerts wait.", refused.error, len(left))
                 self._wait(wait_secs, began, refused, len(left))
                 wait_secs = min(2 * wait_secs, WAIT_SECS_MAX)
             else:
+                HEALTH.back(SERVER)
                 return
 
     def _wait(self, secs: float, began: float, refused: Refused, left: int) -> None:
