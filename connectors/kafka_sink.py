@@ -57,14 +57,17 @@ class Publisher:
                 return
 
     def send_all(self, records: Sequence[Record]) -> None:
-        """Hand ``records`` over, as ``send`` does each."""
+        """Hand ``records`` over, as ``send`` does each.
+
+        Failures are told by ``flush``, which polls. To poll here would let go of the interpreter, which takes up to
+        5 ms to come back where another thread is busy.
+        """
         before = self.sent
         while (done := self.sent - before) < len(records):
             try:
                 self._produce(records[done:] if done else records)
             except (BufferError, KafkaException):
                 self.send(records[self.sent - before])
-        self._producer.poll(0)
 
     def flush(self) -> None:
         """Wait until everything sent is durable. Raises ``OperatorError`` if a record cannot become so."""

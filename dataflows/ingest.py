@@ -18,7 +18,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 from bytewax.outputs import Sink
 
-from connectors import epochs, kafka_topics, metering, metrics_server
+from connectors import epochs, garbage, kafka_topics, metering, metrics_server
 from connectors.kafka_sink import KafkaSink
 from connectors.kafka_tail import tail_values
 from connectors.mqtt import MqttSource
@@ -45,6 +45,7 @@ def flow(settings_path: str, share: str = "0/1") -> Dataflow:
     A wrong setting or a missing topic ends the process with one message.
     """
     settings = load_settings(settings_path)
+    garbage.collect_rarely()
     metrics_server.serve(settings.metrics, "ingest", share)
     epochs.last(settings.flow.epoch_interval_ms)
     kafka_topics.check(settings, settings.kafka.events_topic, settings.kafka.dead_letter_topic)
