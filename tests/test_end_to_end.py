@@ -216,7 +216,8 @@ TAMPERING = {  # name → what is done, whether only --deep can see it, what is 
     "the ledger edited": ("update ledger set late = late + 1 where partition = 1", False, "partition 1: .*ledger"),
     "a record unexplained": ("update ledger set messages = messages - 1 where partition = 2", False, "2, offsets"),
     "a late reading dropped": (
-        "delete from late_readings where ctid = (select min(ctid) from late_readings)",
+        """delete from late_readings where (tableoid, ctid) =
+           (select tableoid, ctid from late_readings where flow = 'minute_rollups' limit 1)""",
         False,
         "late_readings holds",
     ),

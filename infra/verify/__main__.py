@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from connectors.kafka import KafkaLog
+from connectors.timescale_connection import Connection
 from infra.settings_option import add_settings_option, chosen_settings
 from infra.sql import table
 from infra.verify import archive, ledger, reading, replay, sent
@@ -53,18 +54,19 @@ def check(
     """Print what was looked at, as tables, and yield what is not explained."""
     topic, flow = settings.kafka.events_topic, settings.flow.name
     log = KafkaLog(settings.kafka, topic, reading.GROUP)
-    books = ledger.read_books(settings.database.conninfo, flow, topic, settings.output.table)
-    if not books.accounts:
-        raise OperatorError(f"flow {flow} has no progress for topic {topic}: nothing was counted yet")
-    show(books, log, settings)
-    yield from ledger.check_books(books)
-    yield from ledger.check_log(books, log)
-    if (archived := archive.read_archive(settings)) is not None:
-        show_archive(archived, log, settings)
-        yield from archive.check_archive(archived)
-        yield from ledger.check_log(archived.books, log)
-    if deep:
-        yield from check_rows(settings, books, log, since_ms)
+    with reading.snapshot(settings.database.conninfo) as connection:
+        books = ledger.read_books(connection, flow, topic, settings.output.table)
+        if not books.accounts:
+            raise OperatorError(f"flow {flow} has no progress for topic {topic}: nothing was counted yet")
+        show(books, log, settings)
+        yield from ledger.check_books(books)
+        yield from ledger.check_log(books, log)
+        if (archived := archive.read_archive(connection, settings)) is not None:
+            show_archive(archived, log, settings)
+            yield from archive.check_archive(archived)
+            yield from ledger.check_log(archived.books, log)
+        if deep:
+            yield from check_rows(settings, connection, books, log, since_ms)
     if sent_path is not None:
         yield from _check_sent(settings, sent_path, log)
 
@@ -100,13 +102,15 @@ def show_archive(archived: archive.Archived, log: KafkaLog, settings: Settings) 
     print(*table(header, rows), sep="\n", end="\n\n")
 
 
-def check_rows(settings: Settings, books: Books, log: KafkaLog, since_ms: int) -> Iterator[Finding]:
+def check_rows(
+    settings: Settings, connection: Connection, books: Books, log: KafkaLog, since_ms: int
+) -> Iterator[Finding]:
     """The log replayed by other code, and every row compared that has not expired."""
     if books.rows_from is not None:
         since_ms = max(since_ms, round(datetime.combine(books.rows_from, datetime.min.time(), UTC).timestamp() * 1000))
     if not since_ms and any(account.decided != (0, 0) for account in books.accounts):
         raise OperatorError("the flow went on by ./justw forfeit with another log; give --since a time after that")
-    told = archive.told(settings)
+    told = archive.told(connection, settings)
     expected: dict[replay.Key, replay._Sums] = {}
     home: dict[replay.Key, int] = {}
     for account in books.accounts:
@@ -118,7 +122,9 @@ def check_rows(settings: Settings, books: Books, log: KafkaLog, since_ms: int) -
         home |= dict.fromkeys(again.rows, account.partition)
     compared = sum(key[2] >= since_ms for key in expected)
     by_place: dict[tuple[int | None, date], list[tuple[str, tuple[int, int] | None]]] = defaultdict(list)
-    for key, wrong, offsets in replay.differences(expected, reading.rows(settings, since_ms), since_ms):
+    for key, wrong, offsets in replay.differences(
+        expected, reading.rows(connection, settings.output.table, since_ms), since_ms
+    ):
         device_id, metric, bucket = key
         at = datetime.fromtimestamp(bucket / 1000, UTC)
         by_place[home.get(key), at.date()].append((f"{device_id} {metric} at {at:%H:%M}: {wrong}", offsets))

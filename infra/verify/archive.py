@@ -4,7 +4,7 @@
     late readings            none that was looked up in the archive has a copy at a lower offset there
     waiting                  not more than the ledger has open
 
-Everything is read in one snapshot. Where the archive never ran there is nothing to check.
+Where the archive never ran there is nothing to check.
 """
 
 from collections import defaultdict
@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Final
 
-import psycopg
 from psycopg import sql
 
-from connectors import timescale_connection
 from connectors.timescale_connection import Connection
 from infra.verify import ledger
 from infra.verify.finding import Finding
@@ -63,17 +61,8 @@ class Archived:
     overfull: list[tuple[int, int, int]]
 
 
-def read_archive(settings: Settings) -> Archived | None:
-    """Read it in one snapshot; None where the archive has no progress. Raises ``OperatorError``."""
-    with timescale_connection.connect_or_say(settings.database.conninfo, "ionwax verify") as connection:
-        connection.execute("begin transaction isolation level repeatable read read only")
-        try:
-            return _read(connection, settings)
-        except psycopg.Error as error:
-            raise timescale_connection.operator_error(error) or error from None
-
-
-def _read(connection: Connection, settings: Settings) -> Archived | None:
+def read_archive(connection: Connection, settings: Settings) -> Archived | None:
+    """Read it; None where the archive has no progress."""
     archive, topic, flow = settings.archive, settings.kafka.events_topic, settings.flow.name
     accounts = ledger.read_accounts(connection, archive.name, topic)
     if not accounts:
@@ -116,21 +105,16 @@ def rows_of(archived: Archived, account: Account) -> int:
     return sum(count for (_, partition), count in archived.rows.items() if partition == account.partition)
 
 
-def told(settings: Settings) -> Mapping[int, Told] | None:
+def told(connection: Connection, settings: Settings) -> Mapping[int, Told] | None:
     """By partition, which late readings were counted and which wait, where an archive ever told copies apart."""
     flow, topic = settings.flow.name, settings.kafka.events_topic
-    with timescale_connection.connect_or_say(settings.database.conninfo, "ionwax verify") as connection:
-        connection.execute("begin transaction isolation level repeatable read read only")
-        try:
-            if connection.execute(_EVER, [settings.archive.name, topic, flow]).fetchone() != (True,):
-                return None
-            found: dict[int, Told] = defaultdict(lambda: Told(set(), set()))
-            counted = 'select partition, "offset", metric from late_readings where flow = %s'
-            for partition, offset, metric in connection.execute(counted, [flow]):
-                found[partition].counted.add((offset, metric))
-            waiting = 'select partition, "offset", metric from late_waiting where (flow, topic) = (%s, %s)'
-            for partition, offset, metric in connection.execute(waiting, [flow, topic]):
-                found[partition].waiting.add((offset, metric))
-            return found
-        except psycopg.Error as error:
-            raise timescale_connection.operator_error(error) or error from None
+    if connection.execute(_EVER, [settings.archive.name, topic, flow]).fetchone() != (True,):
+        return None
+    found: dict[int, Told] = defaultdict(lambda: Told(set(), set()))
+    counted = 'select partition, "offset", metric from late_readings where flow = %s'
+    for partition, offset, metric in connection.execute(counted, [flow]):
+        found[partition].counted.add((offset, metric))
+    waiting = 'select partition, "offset", metric from late_waiting where (flow, topic) = (%s, %s)'
+    for partition, offset, metric in connection.execute(waiting, [flow, topic]):
+        found[partition].waiting.add((offset, metric))
+    return found

@@ -17,10 +17,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-import psycopg
 from psycopg import sql
 
-from connectors import timescale_connection
 from connectors.checkpoint import Log
 from connectors.timescale_connection import Connection
 from infra.verify.finding import Finding
@@ -90,17 +88,8 @@ class Books:
     rows_from: date | None = None  # the first day whose rows have not
 
 
-def read_books(conninfo: str, flow: str, topic: str, table: str) -> Books:
-    """Read them in one snapshot. Raises ``OperatorError`` where tables are missing or the database is away."""
-    with timescale_connection.connect_or_say(conninfo, "ionwax verify") as connection:
-        connection.execute("begin transaction isolation level repeatable read read only")
-        try:
-            return _read(connection, flow, topic, table)
-        except psycopg.Error as error:
-            raise timescale_connection.operator_error(error) or error from None
-
-
-def _read(connection: Connection, flow: str, topic: str, name: str) -> Books:
+def read_books(connection: Connection, flow: str, topic: str, name: str) -> Books:
+    """Read the books of a flow that fills the table ``name``."""
     accounts, table = read_accounts(connection, flow, topic), sql.Identifier(name)
     first_days: dict[str, date] = dict(connection.execute(_EXPIRED).fetchall())
     first, late_from = first_days.get(name), first_days.get("late_readings")

@@ -1,7 +1,11 @@
-"""Reading what is to be verified: records of the log, payloads of the dead letter, rows of the table."""
+"""Reading what is to be verified: records of the log, payloads of the dead letter, rows of the table.
+
+Guarantee: all that is read of the database is of one instant, so that a flow that goes on meanwhile changes nothing.
+"""
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import psycopg
@@ -11,6 +15,7 @@ from psycopg import sql
 from connectors import kafka_client, timescale_connection
 from connectors.kafka import KafkaLog
 from connectors.kafka_client import ANSWER_SECS
+from connectors.timescale_connection import Connection
 from infra.verify.replay import Key, Record, Row
 from schemas.errors import OperatorError
 from schemas.settings import Settings
@@ -75,19 +80,27 @@ def first_offset_since(settings: Settings, topic: str, partition: int, since_ms:
     return found.offset if found.offset >= 0 else None
 
 
-def rows(settings: Settings, since_ms: int) -> Iterator[tuple[Key, Row]]:
+def rows(connection: Connection, table: str, since_ms: int) -> Iterator[tuple[Key, Row]]:
     """Rows of the table from a bucket on, a few thousand at a time."""
-    conninfo = settings.database.conninfo
-    query = sql.SQL(_ROWS).format(sql.Identifier(settings.output.table))
-    with (
-        timescale_connection.connect_or_say(conninfo, "ionwax verify") as connection,
-        connection.transaction(),
-        connection.cursor("verify") as cursor,  # of the server: it keeps the rows, we take some at a time
-    ):
+    query = sql.SQL(_ROWS).format(sql.Identifier(table))
+    with connection.cursor("verify") as cursor:  # of the server: it keeps the rows, we take some at a time
         cursor.itersize = ROWS_AT_ONCE
-        try:
-            cursor.execute(query, [since_ms])
-        except psycopg.Error as error:
-            raise timescale_connection.operator_error(error) or error from None
+        cursor.execute(query, [since_ms])
         for device_id, metric, bucket, *row in cursor:
             yield (device_id, metric, bucket), Row(*row)
+
+
+@contextmanager
+def snapshot(conninfo: str) -> Iterator[Connection]:
+    """The database as it is now, for as long as the block lasts; one connection, also through PgBouncer.
+
+    Meanwhile the server keeps old versions of rows, as it does for a dump. Raises ``OperatorError``.
+    """
+    with timescale_connection.connect_or_say(conninfo, "ionwax verify") as connection:
+        try:
+            connection.execute("begin transaction isolation level repeatable read read only")
+            connection.execute("set local idle_in_transaction_session_timeout = 0")  # the log is read meanwhile
+            connection.execute("set local statement_timeout = 0")
+            yield connection
+        except psycopg.Error as error:
+            raise timescale_connection.operator_error(error) or error from None

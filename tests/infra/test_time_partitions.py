@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from infra.maintain import maintain
 from infra.migrations import MIGRATIONS, migrate
 from infra.verify import ledger
+from infra.verify.reading import snapshot
 from schemas.settings import DatabaseSettings, RetentionSettings, Settings
 from tests.connectors import outcomes as drawn
 from tests.connectors.outcomes import LENGTH_MS, Reading, Step
@@ -128,7 +129,8 @@ def keeping(conninfo: str, minutes_days: int) -> Settings:
 
 
 def findings(conninfo: str) -> list[str]:
-    books = ledger.read_books(conninfo, "minute_rollups", TOPIC, "rollups_1m")
+    with snapshot(conninfo) as instant:
+        books = ledger.read_books(instant, "minute_rollups", TOPIC, "rollups_1m")
     return [str(finding) for finding in ledger.check_books(books)]
 
 

@@ -13,6 +13,7 @@ from infra.maintain import maintain
 from infra.migrations import migrate
 from infra.queries import read_queries
 from infra.verify import ledger
+from infra.verify.reading import snapshot
 from schemas.settings import DatabaseSettings, RetentionSettings, Settings
 from tests.connectors import outcomes as drawn
 from tests.connectors.outcomes import FIRST_BUCKET, LENGTH_MS, Reading, Step
@@ -117,7 +118,8 @@ def test_a_writer_writes_as_it_does_elsewhere(conninfo: str, connection) -> None
     sealed(conninfo, slices(90, late=True), one_by_one=True)
     first = rows(conninfo, "select count, max, last, revision from rollups_1m where revision > 0")
     assert first == [(2, (100.0).hex(), (100.0).hex(), 1)]
-    books = ledger.read_books(conninfo, "minute_rollups", TOPIC, "rollups_1m")
+    with snapshot(conninfo) as instant:
+        books = ledger.read_books(instant, "minute_rollups", TOPIC, "rollups_1m")
     assert [str(finding) for finding in ledger.check_books(books)] == []
     connection.execute("update hour_changes set at = '2025-01-01'")
     list(maintain(settings_for(conninfo)))
@@ -183,7 +185,8 @@ def test_retention_drops_chunks_and_verify_agrees(conninfo: str, connection) -> 
     said = list(maintain(settings_for(conninfo, minutes_days=max(8, age.days - 5))))
     assert any(line.startswith("rollups_1m: dropped") for line in said), said
     assert connection.execute("select count(*) from rollups_1m").fetchone() == (0,)
-    books = ledger.read_books(conninfo, "minute_rollups", TOPIC, "rollups_1m")
+    with snapshot(conninfo) as instant:
+        books = ledger.read_books(instant, "minute_rollups", TOPIC, "rollups_1m")
     assert [str(finding) for finding in ledger.check_books(books)] == []
     connection.execute("update time_tables set expired_until = null")
 
