@@ -245,6 +245,20 @@ class TimescaleStore:
                 "./justw forfeit --settings FILE --at end. Or give the flow another flow.name and output.table."
             )
 
+        if begun:
+            self._refuse_lost_partitions(connection, topic)
+
+    def _refuse_lost_partitions(self, connection: Connection, topic: str) -> None:
+        query = """select array_agg(partition order by partition) from ledger where (flow, topic) = (%s, %s)
+                   and not exists (select from progress as p where (p.flow, p.topic) = (%s, %s)
+                                   and p.partition = ledger.partition)"""
+        lost = connection.execute(query, [self.flow, topic] * 2).fetchone()
+        if lost and lost[0]:
+            raise OperatorError(
+                f"Progress of partitions {lost[0]} of {topic} is gone, though flow {self.flow} has counted them: they "
+                "would be counted a second time. Restore all tables of one dump."
+            )
+
     def _has_rows(self, connection: Connection) -> bool:
         table = sql.Identifier(self._output)
         return bool(connection.execute(sql.SQL("select 1 from {} limit 1").format(table)).fetchone())

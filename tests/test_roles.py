@@ -56,6 +56,13 @@ def test_a_role_may_not(logins: Logins, role: str, statement: str) -> None:
         connection.execute(statement.encode())
 
 
+def test_a_writer_may_say_where_a_device_stands(logins: Logins) -> None:
+    """The device's days are then made anew, by the function's owner."""
+    with psycopg.connect(logins.writer, autocommit=True) as connection:
+        connection.execute("insert into devices (device_id, timezone) values ('d', 'Europe/Oslo')")
+        connection.execute("update devices set timezone = 'Asia/Kolkata' where device_id = 'd'")
+
+
 def test_where_roles_may_not_be_made_the_rest_holds(admin_url: str) -> None:
     """On a managed server: one note says what an administrator must run; when it was, the function grants."""
     name = f"u{uuid.uuid4().hex[:10]}"

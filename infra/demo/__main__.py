@@ -14,8 +14,9 @@ from pathlib import Path
 from rich.console import Console
 
 from infra.demo import screen, view
-from infra.demo.topology import Topology, Wish
+from infra.demo.topology import Topology
 from infra.demo.view import Banner
+from infra.demo.wish import Wish
 from infra.duration import seconds, spoken
 from infra.fleet.plan import parse_faults
 from infra.running import announced

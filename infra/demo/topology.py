@@ -1,4 +1,4 @@
-"""What runs in a demo: servers, migrations, topics, three dataflows, a fleet; in which order it starts, and stops.
+"""What runs in a demo: servers, topics, tables, dataflows, maintenance, a fleet; in which order it starts, and stops.
 
 Rule: the fleet begins as soon as the broker is there, and says its history before ingest begins: devices that had been
 offline, whose readings wait at the broker. Live ticks would otherwise close minutes that history is still filling.
@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +24,7 @@ import yaml
 from connectors import kafka_topics
 from infra.demo.doorstep import subscribe_ahead
 from infra.demo.figures import Watch, latest_report
+from infra.demo.wish import Wish
 from infra.duration import spoken
 from infra.embedded.child import Child, Command
 from infra.embedded.kafka import KafkaBroker
@@ -41,6 +41,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 DEMO_SETTINGS: Final = ROOT / "infra" / "settings" / "demo.yaml"
 RULES: Final = Path(__file__).with_name("rules.yaml")
 DATAFLOWS: Final = ("ingest", "minute_rollups", "anomaly_flags")
+MAINTAIN: Final = (sys.executable, "-m", "infra.maintain", "--every", "15s")
 LOCK: Final = "demo.lock"
 HISTORY_SECS_MAX: Final = 120.0
 BEFORE_SECS: Final = 16_200  # ahead of the history, once a minute and device: novelty warms up for 250 minutes
@@ -51,20 +52,6 @@ HASTE: Final = {"epoch_interval_ms": 50, "progress_every_secs": 1}
 CREDENTIALS: Final = {"username": "MQTT_USERNAME", "password": "MQTT_PASSWORD", "ca_file": "MQTT_CA_FILE"}
 PASSED_ON: Final = ("HOME", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", *CREDENTIALS.values())
 """What of our own environment a child is given, beside the addresses."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What the person asked for. ``mqtt`` and ``topic`` are of their own broker, which takes the fleet's place."""
-
-    devices: int = 24
-    history_secs: float = 600.0
-    for_secs: float | None = None
-    mqtt: str | None = None
-    topic: str | None = None
-    faults: str = "all"
-    seed: int = 1
-    record: Path | None = None
 
 
 class Topology:
@@ -137,6 +124,7 @@ class Topology:
             self._await_history()
         for name in DATAFLOWS:
             self._start_dataflow(name)
+        self._start_child("maintain", MAINTAIN, "hours, days, partitions", grace_secs=2.0)
         self.watch = Watch(self.settings, self.fleet_log, self.started)
         self.watch.start()
 
@@ -181,8 +169,9 @@ class Topology:
             *("--forever", "--faults", wish.faults, "--seed", str(wish.seed)),
             *("--report", "json", *(("--record", str(wish.record.absolute())) if wish.record else ())),
         ]
-        history = f", the last {spoken(wish.history_secs)} first" if wish.history_secs else ""
-        said = f"{wish.devices} devices{history}"
+        said = f"{wish.devices} devices" + (
+            f", the last {spoken(wish.history_secs)} first" if wish.history_secs else ""
+        )
         self._start_child("fleet", [sys.executable, "-m", "infra.load", *arguments], said, grace_secs=12.0)
 
     def _await_history(self) -> None:
@@ -196,9 +185,8 @@ class Topology:
 
     def _start_dataflow(self, name: str) -> None:
         factory = f"dataflows.{name}:flow({str(self._settings_path)!r})"
-        self._start_child(
-            name, [sys.executable, "-m", "bytewax.run", factory, "-s", "1"], "bytewax dataflow", grace_secs=10.0
-        )
+        argv = (sys.executable, "-m", "bytewax.run", factory, "-s", "1")
+        self._start_child(name, argv, "bytewax dataflow", grace_secs=10.0)
 
     def _start_child(self, name: str, argv: Sequence[str], said: str, grace_secs: float) -> None:
         place = self.data / name
@@ -247,7 +235,7 @@ class Topology:
 
     def _ends(self) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
         healthy = all(child.exit_code is None for child in self.children.values())
-        for name in ("fleet", *DATAFLOWS):
+        for name in ("fleet", *DATAFLOWS, "maintain"):
             if name == "minute_rollups" and healthy and self.watch:
                 yield self._await_end_of_log, lambda: None
             if name in self.children:

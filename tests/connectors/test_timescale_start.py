@@ -86,6 +86,17 @@ def test_settings_that_would_count_wrongly_are_refused(migrated_url: str) -> Non
     assert "has rows" in refusal(migrated_url)
 
 
+def test_progress_that_is_gone_for_one_partition_is_refused(migrated_url: str) -> None:
+    """It would begin anew, and count what the ledger has of it a second time."""
+    undisturbed(migrated_url)
+    with psycopg.connect(migrated_url) as connection:
+        connection.execute(
+            """insert into ledger (flow, topic, partition, messages)
+               select flow, topic, 7, 1 from progress order by partition limit 1"""
+        )
+    assert "partitions [7]" in refusal(migrated_url)
+
+
 def test_a_flow_that_counted_nothing_stands_in_nobodys_way(migrated_url: str) -> None:
     """A name that was mistyped once: its progress is there, its readings are not."""
     claimed(store(migrated_url, "minute_rolups"))
