@@ -208,9 +208,6 @@ class MqttClient:
             if not self._subscribed or not self._session_present:
                 # At the start of a process also into a session that is present: the filter may be a new one.
                 await connection.subscribe(self._topic_filter, backlog=self._session_present)
-                if self._session_present:
-                    # From before mqtt.clients went to 1, or from 1: it would bring each message a second time.
-                    connection.forget(self._other_filter())
                 self._subscribed = True
             log.info("MQTT broker at %s: %s receives %s", self._address, self._worker, self._topic_filter)
             if not connection.by_wire:
@@ -234,12 +231,6 @@ class MqttClient:
             with self._lock:
                 self._inbox.disconnect()
             await connection.close()
-
-    def _other_filter(self) -> str:
-        """Alone for shared, shared for alone."""
-        if self._topic_filter.startswith("$share/"):
-            return self._topic_filter.split("/", 2)[2]
-        return f"$share/{self._settings.share_name}/{self._topic_filter}"
 
     async def _ask_for_ticks(self, connection: Connection) -> None:
         """Ask whether the broker holds anything back, until it says no, each ``tick_secs``."""

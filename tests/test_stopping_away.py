@@ -148,6 +148,7 @@ class Stopped:
         """Start the flow again, its servers mended, and wait until all is written."""
         try:
             self.through.start(self.case.flow, name="after")
+            self.await_ready("after")  # what was to be written may stand there already
             wait_for(self.all_is_written, "all is written", self.through.log("after").read_text)
             assert self.through.stop("after") == 0
         except AssertionError as error:

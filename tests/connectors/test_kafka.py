@@ -16,7 +16,7 @@ from connectors.kafka_sink import Publisher
 from schemas.errors import OperatorError
 from schemas.log import LogBatch
 from schemas.record import Record
-from schemas.settings import KafkaSettings, OutputSettings, Settings
+from schemas.settings import FlagSettings, KafkaSettings, OutputSettings, Settings
 
 pytestmark = [pytest.mark.embedded, pytest.mark.contract]
 
@@ -251,12 +251,13 @@ def test_topics_are_made_once_and_compared_after(cluster: KafkaSettings) -> None
             dead_letter_topic=f"{prefix}.dead",
         ),
         output=OutputSettings(topic=f"{prefix}.minute"),
+        flags=FlagSettings(topic=f"{prefix}.anomalies"),
     )
     with pytest.raises(OperatorError, match=r"\./justw topics"):
         kafka_topics.check(settings, settings.kafka.events_topic)
 
-    assert [(True, [])] * 3 == [(finding.made, finding.wrong) for finding in kafka_topics.ensure(settings)]
-    assert [(False, [])] * 3 == [(finding.made, finding.wrong) for finding in kafka_topics.ensure(settings)]
+    assert [(True, [])] * 4 == [(finding.made, finding.wrong) for finding in kafka_topics.ensure(settings)]
+    assert [(False, [])] * 4 == [(finding.made, finding.wrong) for finding in kafka_topics.ensure(settings)]
     kafka_topics.check(settings, settings.kafka.events_topic)
 
     wider = Settings(

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.exposition import generate_latest
 
 from connectors import metrics_server
-from connectors.health import HEALTH
+from connectors.health import HEALTH, Health
 from connectors.metering import REGISTRY
 from connectors.sealing import SealingSink
 from infra.prometheus.table import metrics_table
@@ -103,6 +103,7 @@ def address() -> Iterator[str]:
     """Where this process serves; the server ends with the process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics_server, "_serving", metrics_server.threading.Event())
+        patch.setattr(metrics_server, "HEALTH", Health())  # without the parts that other tests have left open
         said: list[str] = []
         patch.setattr(metrics_server, "say", said.append)
         metrics_server.serve(MetricsSettings(), "served")
@@ -119,12 +120,12 @@ def get(address: str) -> tuple[int, bytes]:
 
 def test_ready_answers_with_a_status_and_with_reasons(address: str) -> None:
     """For load balancers the one, for people the other."""
-    HEALTH.built("unopened")
+    metrics_server.HEALTH.built("unopened")
     status, body = get(f"{address}/ready")
     assert (status, json.loads(body)["reasons"]) == (503, ["not claimed or subscribed yet: unopened"])
-    HEALTH.opened("unopened")
+    metrics_server.HEALTH.opened("unopened")
     assert (200, True) == ((found := get(f"{address}/ready"))[0], json.loads(found[1])["ready"])
-    HEALTH.closed("unopened")
+    metrics_server.HEALTH.closed("unopened")
 
 
 def test_metrics_are_served(address: str) -> None:

@@ -123,7 +123,14 @@ def refreshed(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
 def table(connection: psycopg.Connection[tuple[Any, ...]], query: str) -> list[tuple[Any, ...]]:
     """Rows in order; mean and m2 rounded, since they are combined in another grouping."""
     found = connection.execute(f"select {COLUMNS} from ({query}) as t order by 1, 2, 3".encode())
-    return [tuple(float(f"{v:.9g}") if i in (4, 5) else v for i, v in enumerate(row)) for row in found]
+    return [tuple(rounded(row, i) if i in (4, 5) else v for i, v in enumerate(row)) for row in found]
+
+
+def rounded(row: tuple[Any, ...], at: int) -> float:
+    """To nine digits; where values (the mean), or their squares (m2), cancel each other, to those of the largest."""
+    largest = max(abs(row[6]), abs(row[7]))
+    largest = largest * largest if at == 5 else largest
+    return 0.0 if abs(row[at]) <= 1e-12 * largest else float(f"{row[at]:.9g}")
 
 
 def assert_whole(connection: psycopg.Connection[tuple[Any, ...]], hours: str, days: str) -> None:

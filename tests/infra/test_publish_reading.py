@@ -122,7 +122,7 @@ def test_the_topic_is_the_templates_with_its_captures_filled_in():
         (Settings(), "boiler-7", {"user": "ada"}, "no {user}"),
         (Settings(), "a/b", {}, "'a/b'"),
         (Settings(), "", {}, "device_id"),
-        (Settings(mqtt=MqttSettings(topic="+/{device_id}")), "boiler-7", {}, "fill in"),
+        (Settings(mqtt=MqttSettings(topic="sites/+/{device_id}")), "boiler-7", {}, "fill in"),
     ],
 )
 def test_a_topic_that_cannot_be_made_is_refused_in_words(settings, device, captures, words):
