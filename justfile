@@ -106,11 +106,11 @@ load *args:
 chaos *args: (_sync "test")
     @exec python -m infra.chaos "$@"
 
-# Lint, types and every test that needs no server installed (-n 0: in one process, as --pdb needs)
+# Lint, types and every test that needs no server installed, but long ones (-m long; -n 0: in one process, for --pdb)
 [group("develop")]
 [no-exit-message]
 test *args: (_sync "test") lint types
-    exec python -m pytest -n 2 --dist loadfile "$@"
+    exec python -m pytest -n 2 --dist loadfile -m "not long" "$@"
 
 # Tests against the servers of MQTT_URL, KAFKA_BOOTSTRAP_SERVERS, DATABASE_URL
 [group("develop")]

@@ -25,7 +25,7 @@ from tests.pgbouncer import POOL_SIZE, PgBouncer, program
 from tests.telemetry_log import MINUTE_MS, Log
 from tests.topology import Topology, topology, wait_for
 
-pytestmark = [pytest.mark.embedded, pytest.mark.contract]
+pytestmark = [pytest.mark.embedded, pytest.mark.contract, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

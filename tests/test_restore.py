@@ -26,7 +26,7 @@ from schemas.telemetry_pb2 import Telemetry
 from tests.databases import fresh_database
 from tests.topology import Topology, topology, wait_for
 
-pytestmark = [pytest.mark.embedded, pytest.mark.contract]
+pytestmark = [pytest.mark.embedded, pytest.mark.contract, pytest.mark.long]
 
 DEVICES = 12
 STEP_MS = 1_000

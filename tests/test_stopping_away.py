@@ -27,7 +27,7 @@ from tests.connectors.mqtt_devices import Sent, publish
 from tests.databases import fresh_database
 from tests.topology import Topology, beside, topology, wait_for
 
-pytestmark = [pytest.mark.embedded, pytest.mark.contract]
+pytestmark = [pytest.mark.embedded, pytest.mark.contract, pytest.mark.long]
 
 STOP_SECS_MAX = 30.0  # promised are 10, on a machine that does nothing else
 READINGS = 20

@@ -72,6 +72,7 @@ def relay() -> Iterator[Relay]:
 
 @pytest.mark.embedded
 @pytest.mark.contract
+@pytest.mark.long
 def test_kafka_clients_stay_on_the_wire(relay: Relay, servers: Servers) -> None:
     """The brokers that the cluster tells of are on it, too, so what it refuses is refused."""
     made, seen = wires(relay, servers.addresses)
@@ -95,6 +96,7 @@ def red(servers: Servers, folder: Path, acts: list[Act], for_secs: float, mutant
 
 @pytest.mark.embedded
 @pytest.mark.contract
+@pytest.mark.long
 def test_whatever_is_broken_the_end_is_that_of_an_undisturbed_run(servers: Servers, tmp_path: Path) -> None:
     """Rows, late readings, ledger and topic, to the byte; another log under the old name is refused."""
     acts = schedule(SEED, FOR_SECS)

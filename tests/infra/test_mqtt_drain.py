@@ -24,7 +24,7 @@ from schemas.settings import KafkaSettings, MqttSettings, OutputSettings, Settin
 from schemas.telemetry_pb2 import Telemetry
 from tests.connectors.mqtt_devices import Sent, publish
 
-pytestmark = [pytest.mark.embedded, pytest.mark.contract]
+pytestmark = [pytest.mark.embedded, pytest.mark.contract, pytest.mark.long]
 
 CLIENTS = 3
 DEADLINE_SECS = 60.0

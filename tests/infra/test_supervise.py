@@ -171,6 +171,7 @@ def supervised(flows: Topology, flow: str, *options: str) -> Iterator[Supervised
 
 @pytest.mark.embedded
 @pytest.mark.contract
+@pytest.mark.long
 def test_killed_and_frozen_processes_are_replaced_and_the_table_is_right(
     tmp_path: Path, kafka_bootstrap: str, database_url: str, mqtt_url: str
 ) -> None:
