@@ -187,10 +187,12 @@ def test_what_is_accepted_may_not_be_older_than_what_is_kept(name: str) -> None:
 
 
 def test_time_to_come_has_partitions_ahead(migrated_url: str) -> None:
-    """Today's and tomorrow's: at midnight no writer waits."""
+    """Today's and tomorrow's: at midnight no writer waits; nor does the test mind one that passes while it runs."""
+    ((began,),) = rows(migrated_url, "select now()::text")
     list(maintain(Settings(database=DatabaseSettings(conninfo=migrated_url))))
     made: list[tuple[Any, ...]] = rows(
-        migrated_url, "select name, make_partitions(name, array[now(), now() + width]) from time_tables"
+        migrated_url,
+        f"select name, make_partitions(name, array[now(), '{began}'::timestamptz + width]) from time_tables",
     )
     assert len(made) >= 6
     assert {count for _, count in made} == {0}
