@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from infra.fleet import mqtt5
 
-DEADLINE_SECS = 20.0
+DEADLINE_SECS = 60.0
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from connectors.mqtt import MqttSource
 from schemas.arrivals import Arrivals, Tick
 from schemas.settings import MqttSettings
 
-DEADLINE_SECS = 30.0
+DEADLINE_SECS = 90.0
 EPOCH = timedelta(milliseconds=50)
 
 

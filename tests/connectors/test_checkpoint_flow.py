@@ -36,12 +36,12 @@ def run(made: Dataflow, conninfo: str, until: str, workers: int = 0) -> None:
         else:
             run_main(made, epoch_interval=timedelta(milliseconds=50))
     finally:
-        stop_when.join(30)
+        stop_when.join(100)
         stopping.forget()
 
 
 def _stop_when(conninfo: str, until: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 90
     with psycopg.connect(conninfo, autocommit=True) as connection:
         while time.monotonic() < deadline and not connection.execute(until.encode()).fetchone()[0]:
             time.sleep(0.01)

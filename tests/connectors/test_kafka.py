@@ -20,7 +20,7 @@ from schemas.settings import FlagSettings, KafkaSettings, OutputSettings, Settin
 
 pytestmark = [pytest.mark.embedded, pytest.mark.contract]
 
-DEADLINE_SECS = 20.0
+DEADLINE_SECS = 60.0
 
 
 @pytest.fixture

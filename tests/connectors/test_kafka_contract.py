@@ -19,7 +19,7 @@ from tests.connectors.contract import Contract
 
 pytestmark = pytest.mark.embedded
 
-DEADLINE_SECS = 30.0
+DEADLINE_SECS = 90.0
 
 
 class Published:

@@ -30,7 +30,7 @@ from tests.connectors.mqtt_wire import Wire
 pytestmark = [pytest.mark.embedded, pytest.mark.contract]
 
 ROOT = Path(__file__).parents[2]
-DEADLINE_SECS = 30.0
+DEADLINE_SECS = 90.0
 RunWhile = Callable[..., None]
 EPOCH = timedelta(milliseconds=50)
 

@@ -22,14 +22,14 @@ class Ear:
 
     def __enter__(self) -> "Ear":
         self._thread.start()
-        assert self._ready.wait(10), "the broker did not answer a subscriber within 10 s"
+        assert self._ready.wait(60), "the broker did not answer a subscriber within 60 s"
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(5)
 
-    def wait_until(self, enough: Callable[[], bool], secs_max: float = 20.0) -> bool:
+    def wait_until(self, enough: Callable[[], bool], secs_max: float = 90.0) -> bool:
         """True once ``enough`` holds; False where it did not come about in time."""
         deadline = time.monotonic() + secs_max
         while not enough():

@@ -45,7 +45,7 @@ class MqttWire:
         username: str | None = None,
         password: str | None = None,
         tls: ssl.SSLContext | None = None,
-        timeout_secs: float = 10,
+        timeout_secs: float = 60,
     ) -> None:
         self._version = version
         self._buffer = bytearray()

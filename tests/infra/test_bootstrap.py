@@ -116,7 +116,7 @@ def justw(checkout: Path, path: Path, *arguments: str, **settings: str) -> subpr
             (path / tool).symlink_to(str(shutil.which(tool)))
     env = {"PATH": str(path), "HOME": str(path), **settings}
     return subprocess.run(
-        [checkout / "justw", *arguments], cwd="/", env=env, capture_output=True, text=True, timeout=60, check=False
+        [checkout / "justw", *arguments], cwd="/", env=env, capture_output=True, text=True, timeout=120, check=False
     )
 
 
@@ -156,7 +156,7 @@ def test_a_signal_to_justw_alone_reaches_the_program(installed: Path, tmp_path: 
         assert it.stdout is not None
         assert it.stdout.readline() == b"up\n"
         it.send_signal(signal.SIGINT)
-        assert (it.wait(timeout=30), it.communicate()) == (3, (b"", b""))
+        assert (it.wait(timeout=90), it.communicate()) == (3, (b"", b""))
 
 
 def test_a_recipe_that_is_missing_is_named(installed: Path, tmp_path: Path) -> None:

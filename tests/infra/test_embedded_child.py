@@ -18,7 +18,7 @@ SLEEP = ["/bin/sh", "-c", "echo $$; exec sleep 60"]
 STUBBORN = ["/bin/sh", "-c", "trap '' TERM; echo $$; exec sleep 60"]
 
 
-def eventually(holds: Callable[[], bool], secs: float = 15) -> bool:
+def eventually(holds: Callable[[], bool], secs: float = 45) -> bool:
     """Whether it holds before the deadline."""
     deadline = time.monotonic() + secs
     while not holds():
