@@ -74,7 +74,7 @@ class MqttClient:
         self._raise_failure()
 
     def take(self) -> list[Arrivals | Tick]:
-        """What has arrived since the last call. Raises ``OperatorError`` where the client had to give up."""
+        """What has arrived and not been taken yet, a slice at a time. Raises ``OperatorError`` where the client had to give up."""
         self._raise_failure()
         with self._lock:
             return self._inbox.take()

@@ -23,7 +23,10 @@ from connectors.mqtt_packets import Publishes
 from connectors.mqtt_publish import Publish
 from schemas.arrivals import Arrivals, Tick
 
-MESSAGES_PER_ITEM_MAX: Final = 8_192  # but what came in one piece (256 KiB) stays together
+# After an outage of Kafka each client has up to its window to hand out. Handed out all at once, one client after the
+# other, the first one's readings would have been quiet for as long as the second's take, and close its windows: 29,529
+# of 151,000 readings were late. In slices they take turns. (What came in one piece, 256 KiB, stays together.)
+MESSAGES_PER_ITEM_MAX: Final = 2_048
 MESSAGE_BYTES: Final = 250  # what a message costs in memory beside its payload, about
 
 
@@ -182,15 +185,20 @@ class Inbox:
     # What the dataflow asks.
 
     def take(self) -> list[Arrivals | Tick]:
-        """All that waits, as items for the dataflow; nothing while it is unknown whether it comes again."""
+        """What has waited longest: one slice of messages at most, and the ticks around it.
+
+        Nothing while it is unknown whether it comes again.
+        """
         if not self.connected and not self._closed:
             return []
         items: list[Arrivals | Tick] = []
-        while self._waiting:
+        sliced = False
+        while self._waiting and not (sliced and isinstance(self._waiting[0], _Heap)):
             first = self._waiting.popleft()
             if isinstance(first, _Heap):
                 self._taken.append(first)
                 items.append(first.as_arrivals(self.worker))
+                sliced = True
             else:
                 items.append(first)
         return items

@@ -116,10 +116,12 @@ def test_the_brake_holds_on_bytes_as_on_messages() -> None:
     assert not inbox.over_full
 
 
-def test_items_are_bounded() -> None:
-    """A long wait becomes several items, so that one epoch can be decoded piece by piece."""
+def test_what_piled_up_is_handed_out_in_slices() -> None:
+    """So that several clients of a worker take turns: none lets the others' windows go quiet meanwhile."""
     inbox = inbox_with(*range(1, MESSAGES_PER_ITEM_MAX + 2), receive_max=65_535)
-    assert [len(item) for item in inbox.take() if isinstance(item, Arrivals)] == [MESSAGES_PER_ITEM_MAX, 1]
+    assert [len(item) for item in inbox.take() if isinstance(item, Arrivals)] == [MESSAGES_PER_ITEM_MAX]
+    assert [len(item) for item in inbox.take() if isinstance(item, Arrivals)] == [1]
+    assert inbox.take() == []
 
 
 def test_a_broker_that_refills_its_window_late_is_not_taken_for_one_without_a_backlog() -> None:
