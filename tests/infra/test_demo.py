@@ -45,7 +45,7 @@ class Demo:
 
     def end(self, number: int) -> int:
         self.process.send_signal(number)
-        return self.process.wait(60)
+        return self.process.wait(PATIENCE_SECS)
 
     def children(self) -> set[int]:
         """Every process that descends from it now."""
@@ -74,7 +74,7 @@ def nothing_is_left(demo: Demo, children: set[int]) -> bool:
 
 
 def wait_until_nothing_is_left(demo: Demo, children: set[int]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_SECS
     while not nothing_is_left(demo, children):
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -92,7 +92,7 @@ def test_a_demo_shows_rollups_takes_a_reading_and_leaves_nothing(tmp_path):
     try:
         demo.wait_for(lambda: re.search(r"[1-9]\d* rows", demo.said), "rollups appear")
         publish_a_reading(demo.addresses)
-        publish_a_refusal(demo.addresses)
+        publish_refusals(demo.addresses)
         children = demo.children()
         assert len(children) >= 9  # three servers, three programs, and the keeper of each
         assert len(demo.ports) == 3
@@ -106,8 +106,8 @@ def test_a_demo_shows_rollups_takes_a_reading_and_leaves_nothing(tmp_path):
     assert f"{sent:,} sent {sent:,} acknowledged" in demo.said
     assert demo.said.count("✓") == 3
     assert "NOT" not in demo.said
-    for kind in ("timestamp_in_future", "not_a_number"):
-        assert kind in demo.said
+    for reason in REFUSED:
+        assert reason in demo.said
 
 
 def publish_a_reading(at: dict[str, str]) -> None:
@@ -120,11 +120,23 @@ def publish_a_reading(at: dict[str, str]) -> None:
         assert database.execute(query).fetchall() == [("temperature", 1, 1)]
 
 
-def publish_a_refusal(at: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "infra.publish", "boiler-7", "--raw", '{"metrics": {"t": "hot"}}', "--wait"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | at)
-    assert done.returncode == 1
-    assert "refused, and kept in raw.dead_letter: not_a_number" in done.stdout
+# Both are said by hand: the fleet has such ones too, but the device with the fast clock is silent now and then.
+REFUSED = {
+    "not_a_number": ["--raw", '{"metrics": {"t": "hot"}}'],
+    "timestamp_in_future": ["t=1", "--ts=+1h"],
+}
+
+
+def publish_refusals(at: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "infra.publish", "boiler-7", "--wait"]
+    running = [
+        subprocess.Popen([*command, *wrong], cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ | at)
+        for wrong in REFUSED.values()
+    ]
+    for process, reason in zip(running, REFUSED, strict=True):
+        said, _ = process.communicate(timeout=PATIENCE_SECS)
+        assert process.returncode == 1
+        assert f"refused, and kept in raw.dead_letter: {reason}" in said
 
 
 def test_a_demo_ends_by_itself_when_its_time_is_over(tmp_path):
@@ -133,7 +145,7 @@ def test_a_demo_ends_by_itself_when_its_time_is_over(tmp_path):
     try:
         demo.wait_for(lambda: "to go" in demo.said, "it runs")
         children = demo.children()
-        assert demo.process.wait(60) == 0, demo.said
+        assert demo.process.wait(PATIENCE_SECS) == 0, demo.said
     finally:
         demo.process.kill()
     assert nothing_is_left(demo, children)
@@ -146,7 +158,7 @@ def test_a_demo_whose_dataflow_dies_says_so_and_stops_all(tmp_path):
         demo.wait_for(lambda: ingest_of(demo), "ingest runs")
         children = demo.children()
         os.kill(ingest_of(demo)[0], signal.SIGKILL)
-        assert demo.process.wait(60) == 1
+        assert demo.process.wait(PATIENCE_SECS) == 1
     finally:
         demo.process.kill()
     assert "ingest ended by itself with code 137" in demo.said
@@ -212,7 +224,7 @@ def test_your_own_broker_takes_the_fleets_place(tmp_path, mqtt_url):
 def test_a_demo_that_cannot_be_is_one_message(tmp_path, arguments, words):
     """Wishes that make no sense, and a broker that is away: status 1 and words, no traceback."""
     demo = Demo(tmp_path, *arguments)
-    assert demo.process.wait(60) == 1
+    assert demo.process.wait(PATIENCE_SECS) == 1
     assert words in demo.said
     assert "Traceback" not in demo.said
 
