@@ -18,6 +18,7 @@ from connectors import mqtt_address
 from connectors.mqtt_connection import Connection, Refused, wall_clock_ms
 from connectors.mqtt_inbox import Acknowledgement, Inbox
 from connectors.mqtt_meter import MqttMeter
+from connectors.mqtt_outage import Outage
 from connectors.mqtt_packets import Publishes
 from connectors.mqtt_publish import Publish
 from connectors.mqtt_queue import say_bearing
@@ -32,7 +33,6 @@ log = logging.getLogger("ionwax.mqtt")
 PAUSE_SECS_MIN: Final = 0.25  # between attempts to connect; doubles
 PAUSE_SECS_MAX: Final = 8.0
 STEADY_SECS: Final = 5.0  # a connection that lasted as long was a good one
-SHORT_LIVED_MAX: Final = 5  # in a row, before that is said; not every broker says that a session was taken over
 SUBSCRIBE_ATTEMPTS_MAX: Final = 5  # at the start of a process; later there is no end to them
 CLOSE_SECS_MAX: Final = 2.0
 BACKLOG_SECS: Final = 0.5  # how long a resumed session may take to give out what waited (Artemis: 3 to 200 ms)
@@ -60,6 +60,7 @@ class MqttClient:
         self._bearing: asyncio.Future[None] | None = None
         self._opened = False  # the broker has let this connection in
         self._subscribe_attempts = 0
+        self._outage = Outage(self._address, worker)
         self._rival = Rival(settings, worker, self._address)
         self._thread = threading.Thread(target=self._run, name=worker, daemon=True)
 
@@ -74,7 +75,7 @@ class MqttClient:
         self._raise_failure()
 
     def take(self) -> list[Arrivals | Tick]:
-        """What has arrived and not been taken yet, a slice at a time. Raises ``OperatorError`` where the client had to give up."""
+        """What waits here, a slice at a time. Raises ``OperatorError`` where the client had to give up."""
         self._raise_failure()
         with self._lock:
             return self._inbox.take()
@@ -153,26 +154,14 @@ class MqttClient:
             if (away := self._why_away(serving)) is None:
                 lasted_secs = self._loop.time() - begun
                 short_lived = short_lived + 1 if lasted_secs < STEADY_SECS else 0
-                self._say_lost(short_lived)
+                self._outage.lost(short_lived)
                 await self._rival.lost(lasted_secs, self._context)
                 pause_secs = min(PAUSE_SECS_MIN * 2**short_lived, PAUSE_SECS_MAX)
             else:
                 await self._rival.calm()
-                if pause_secs == PAUSE_SECS_MAX:
-                    log.warning("%s %s keeps trying.", away, self._worker)
+                self._outage.lasts(away)
             await asyncio.wait({stop}, timeout=pause_secs * random.uniform(0.5, 1))
             pause_secs = min(2 * pause_secs, PAUSE_SECS_MAX)
-
-    def _say_lost(self, short_lived: int) -> None:
-        if short_lived < SHORT_LIVED_MAX:
-            log.warning("MQTT broker at %s: %s lost its connection", self._address, self._worker)
-        else:
-            log.error(
-                "MQTT broker at %s: %s loses each connection as soon as it has it. Does another process use this "
-                "client id (mqtt.client_id)?",
-                self._address,
-                self._worker,
-            )
 
     def _why_away(self, serving: "asyncio.Task[None]") -> OperatorError | None:
         """Why an attempt to connect failed, None where it succeeded and was lost. Raises what waiting cannot heal."""
@@ -219,6 +208,7 @@ class MqttClient:
                 )
             self._meter.up()
             self._started.set()
+            self._outage.over()
             asking = asyncio.ensure_future(self._ask_for_ticks(connection))
             if self._bearing is None:
                 saying = say_bearing(self._settings, self._worker, lambda: self._inbox.received)

@@ -6,10 +6,13 @@ owes (acknowledgements, a last commit) and ends its input, so the last epoch is 
 """
 
 import functools
+import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Event, Timer
 from types import FrameType
 from typing import Final, NoReturn, ParamSpec, TypeVar
@@ -64,13 +67,16 @@ def _signalled(number: int, _frame: FrameType | None) -> None:
 
 
 def _give_up() -> None:
-    print(
+    _say(
         f"ionwax: not drained {STOP_SECS_MAX:.0f} s after the request to stop: a server does not answer. Nothing is "
-        "half-written; what was not committed or acknowledged comes again at the next start.",
-        file=sys.stderr,
-        flush=True,
+        "half-written; what was not committed or acknowledged comes again at the next start."
     )
     os._exit(EXIT_STUCK)
+
+
+def _say(words: str) -> None:
+    with suppress(OSError):  # whoever listened is gone, a supervisor that was killed: the process ends all the same
+        print(words, file=sys.stderr, flush=True)
 
 
 def one_message(factory: Callable[P, R]) -> Callable[P, R]:
@@ -84,11 +90,21 @@ def one_message(factory: Callable[P, R]) -> Callable[P, R]:
     def entry(*args: P.args, **kwargs: P.kwargs) -> R:
         on_signals()
         _owns_process.set()
+        _tell_times()
         made = speaking(factory)(*args, **kwargs)
         resting.rest()  # of several workers none is this thread, which then only looks for signals
         return made
 
     return entry
+
+
+def _tell_times() -> None:
+    """Let each line of the log begin with its time: how long something took is what is asked at night."""
+    made = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    made.converter = time.gmtime
+    handler = logging.StreamHandler()
+    handler.setFormatter(made)
+    logging.basicConfig(handlers=[handler])  # does nothing where somebody has configured it
 
 
 def speaking(call: Callable[P, R]) -> Callable[P, R]:
@@ -117,6 +133,7 @@ def end_with(error: OperatorError) -> NoReturn:
     Nothing half-done is left behind: an open transaction is rolled back by its server, and what was not acknowledged
     comes again.
     """
-    print(f"ionwax: {error}", file=sys.stderr, flush=True)
-    sys.stdout.flush()
+    _say(f"ionwax: {error}")
+    with suppress(OSError):
+        sys.stdout.flush()
     os._exit(EXIT_AWAY if isinstance(error, ServerAway) else EXIT_OPERATOR)

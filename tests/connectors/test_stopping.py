@@ -1,6 +1,7 @@
 """A process stops when it is asked to, and says one thing when an operator has to act."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 DEADLINE_SECS = 60.0
 
 FLOW = """
+import logging
 import sys
 from bytewax import operators as op
 from bytewax.dataflow import Dataflow
@@ -32,7 +34,9 @@ class Part(StatefulSourcePartition):
 
     @stopping.speaking
     def next_batch(self):
-        if self.way == "next":
+        if self.way == "warns":
+            logging.getLogger("ionwax").warning("the database is away")
+        if self.way in ("next", "warns"):
             raise OperatorError("the topic is gone; make it again")
         print("running", flush=True)
         while self.way == "stuck":
@@ -112,6 +116,25 @@ def test_a_process_that_cannot_drain_ends_all_the_same(tmp_path: Path) -> None:
     _, said = process.communicate(timeout=DEADLINE_SECS)
     assert "Nothing is half-written" in said
     assert process.returncode == stopping.EXIT_STUCK
+
+
+def test_a_process_that_nobody_listens_to_ends_all_the_same(tmp_path: Path) -> None:
+    """Its supervisor was killed: what it says goes nowhere, and it must not go on for that."""
+    process = start(tmp_path, "stuck")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == "running\n"
+    process.stdout.close()
+    process.stderr.close()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(DEADLINE_SECS) == stopping.EXIT_STUCK
+
+
+def test_each_line_of_the_log_begins_with_its_time(tmp_path: Path) -> None:
+    """In UTC, as the database and the brokers tell theirs."""
+    process = start(tmp_path, "warns")
+    _, said = process.communicate(timeout=DEADLINE_SECS)
+    assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ the database is away\nionwax: the topic is gone", said)
 
 
 def test_in_a_test_or_a_notebook_the_error_is_raised() -> None:
