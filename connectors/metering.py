@@ -9,7 +9,7 @@ what a process did, and some of it is done again after a crash.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Final, Protocol
 
@@ -18,6 +18,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from schemas.progress import Claim, Counts
+from schemas.rules import SEVERITIES
 
 REGISTRY: Final = CollectorRegistry(auto_describe=True)
 ProcessCollector(registry=REGISTRY)  # CPU, memory and open files of the process
@@ -70,6 +71,19 @@ _watermark_delay = Gauge(
 )
 _rollups = Counter(
     "ionwax_rollups_committed", "Rollups committed, of windows that closed.", PARTITION, registry=REGISTRY
+)
+_flags = Counter(
+    "ionwax_flags_committed", "Flags committed: minutes found wrong, those judged anew among them.", PARTITION,
+    registry=REGISTRY,
+)  # fmt: skip
+_episodes = {
+    "open": Counter("ionwax_episodes_opened", "Anomalies committed as open.", ("flow", "severity"), registry=REGISTRY),
+    "close": Counter("ionwax_episodes_closed", "Anomalies committed as over.", ("flow", "severity"), registry=REGISTRY),
+}
+_flag_series = Gauge("ionwax_flag_series", "Series that the state of a partition knows.", PARTITION, registry=REGISTRY)
+_alerts_sent = Counter("ionwax_alerts_sent", "Alerts that the broker has acknowledged.", ("client",), registry=REGISTRY)
+_alerts_outstanding = Gauge(
+    "ionwax_alerts_outstanding", "Alerts that the broker has not acknowledged yet.", ("client",), registry=REGISTRY
 )
 _rejected = Counter(
     "ionwax_rejected", "Payloads sent to the dead letter, whole or for a part, by first reason.", ("flow", "reason"),
@@ -139,6 +153,43 @@ class WindowMeter:
 
 def rollups_committed(claim: Claim, rollups: int) -> None:
     _rollups.labels(*_labels(claim)).inc(rollups)
+
+
+def flags_committed(claim: Claim, flags: int, episodes: Mapping[tuple[str, str], int]) -> None:
+    """Flags of one commit, and the episodes that opened or closed with it: (phase, severity) → how many."""
+    _flags.labels(*_labels(claim)).inc(flags)
+    for (phase, severity), often in episodes.items():
+        _episodes[phase].labels(claim.flow, severity).inc(often)
+
+
+class FlagMeter:
+    """The state of flags of one partition."""
+
+    def __init__(self, claim: Claim) -> None:
+        self._series = _flag_series.labels(*_labels(claim))
+        for episodes in _episodes.values():
+            for severity in SEVERITIES:
+                episodes.labels(claim.flow, severity)  # is 0 before the first: Prometheus sees increases only
+
+    def now(self, series: int) -> None:
+        self._series.set(series)
+
+
+class AlertMeter:
+    """The alerts of one MQTT client."""
+
+    def __init__(self, client: str) -> None:
+        self._sent = _alerts_sent.labels(client)
+        self._outstanding = _alerts_outstanding.labels(client)
+
+    def now(self, outstanding: int) -> None:
+        """So many are to be acknowledged."""
+        self._outstanding.set(outstanding)
+
+    def sent(self, alerts: int) -> None:
+        """So many were acknowledged, of those outstanding."""
+        self._sent.inc(alerts)
+        self._outstanding.dec(alerts)
 
 
 def rejected(flow: str, reasons: Iterable[tuple[str, int]]) -> None:

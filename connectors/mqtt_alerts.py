@@ -19,6 +19,7 @@ from gmqtt.mqtt.handler import MQTTConnectError
 
 from connectors import mqtt_address, stopping
 from connectors.health import HEALTH
+from connectors.metering import AlertMeter
 from connectors.mqtt_connection import NEVER_RECONNECT, OPEN_SECS_MAX, Refused
 from schemas.errors import OperatorError, ServerAway
 from schemas.flag_records import Alert
@@ -54,6 +55,7 @@ class AlertSender:
         self._address = mqtt_address.read_address(settings.url)
         self._context = mqtt_address.tls_context(settings, self._address)
         self._stop_at: float | None = None
+        self._meter = AlertMeter(client_id)
         self.sent = 0
 
     def send(self, alerts: Sequence[Alert]) -> None:
@@ -61,6 +63,7 @@ class AlertSender:
         left = list(alerts)
         if not left:
             return
+        self._meter.now(outstanding=len(left))
         began = time.monotonic()
         self._stop_at = None
         wait_secs = WAIT_SECS_MIN
@@ -103,6 +106,7 @@ class AlertSender:
                 await delivery.publish(some)
                 del left[: len(some)]
                 self.sent += len(some)
+                self._meter.sent(len(some))
         finally:
             await delivery.close()
 

@@ -95,6 +95,7 @@ class Flag:
         self._recall = recall
         self._length_ms = settings.windows.length_secs * 1000
         self._engines: dict[int, Flags] = {}
+        self._meters: dict[int, metering.FlagMeter] = {}
         self._positions: dict[int, int] = {}
         self._due: dict[int, float] = {}
 
@@ -102,14 +103,16 @@ class Flag:
     def __call__(self, items: Iterable[Claim | LogBatch]) -> Iterator[Sealing]:
         for item in items:
             if isinstance(item, Claim):
-                self._engines[item.partition] = self._engine(item)
+                engine = self._engines[item.partition] = self._engine(item)
+                self._meters[item.partition] = metering.FlagMeter(item)
                 self._positions[item.partition] = item.progress.position
                 self._due[item.partition] = time.monotonic() + self._settings.flags.snapshot_every_secs
-                yield str(item.partition), item
+                told: Claim | Judged = item
             else:
                 engine = self._engines[item.partition]
-                judged = engine.feed(decode_rollups(item, self._length_ms))
-                yield str(item.partition), self._with_snapshot(engine, judged)
+                told = self._with_snapshot(engine, engine.feed(decode_rollups(item, self._length_ms)))
+            self._meters[item.partition].now(engine.series)
+            yield str(item.partition), told
 
     def _engine(self, claim: Claim) -> Flags:
         snapshot, told = self._recall(claim)
@@ -131,6 +134,10 @@ class Flag:
 def meter(claim: Claim, judged: Sequence[Judged]) -> None:
     """Count what was committed, and is not in the ledger by name."""
     metering.rejected(claim.flow, Counter(one.reason for each in judged for one in each.refused).items())
+    episodes: Counter[tuple[str, str]] = Counter(
+        (one.phase, one.flag.severity) for each in judged for one in each.episodes
+    )
+    metering.flags_committed(claim, sum(len(each.flags) for each in judged), episodes)
 
 
 def flag_writer(settings: Settings) -> Callable[[Claim], FlagWriter]:

@@ -1,7 +1,7 @@
 """Flags and episodes as others see them: ``AnomalyFlag`` records for Kafka, alerts for MQTT.
 
-Rule: pure; what is told is a function of the flags. An alert's ``idempotency_key`` is the episode's id and the phase:
-whoever is told twice knows it.
+Rule: pure; what is told is a function of the flags. What opens of one device in one window is one alert, and so is what
+closes: its ``idempotency_key`` is the id of the gravest episode, and the phase. Whoever is told twice knows it.
 """
 
 import re
@@ -14,6 +14,7 @@ import msgspec
 from schemas.anomaly_flag_pb2 import AnomalyFlag
 from schemas.flags import Episode, Flag, Judged
 from schemas.record import Record
+from schemas.rules import SEVERITIES
 
 PIPELINE_LEVEL: Final = "%pipeline"
 """Stands for the device where the pipeline itself is meant; no device id is ever written so."""
@@ -23,7 +24,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Alert(NamedTuple):
-    """One message to people: an episode that opened or closed, at ``at_ms``, the end of the window that did it."""
+    """One message to people: episodes of a device that opened or closed, at ``at_ms``, the end of their window."""
 
     topic: str
     payload: bytes
@@ -49,8 +50,14 @@ def records(judged: Judged, topic: str, length_ms: int, partition: int | None = 
 
 
 def alerts(episodes: Sequence[Episode], template: str, length_ms: int) -> list[Alert]:
-    """What to tell people of episodes that opened or closed."""
-    return [_alert(one, template, length_ms) for one in episodes]
+    """What to tell people of episodes that opened or closed: a message a device, window and phase, in their order."""
+    together: dict[tuple[str, str, int], list[Episode]] = {}
+    for one in episodes:
+        together.setdefault((one.flag.device_id, one.phase, _at_ms(one, length_ms)), []).append(one)
+    return [
+        Alert(topic_of(template, device_id), _told(sorted(some, key=_gravest_first)), at_ms)
+        for (device_id, _, at_ms), some in together.items()
+    ]
 
 
 def topic_of(template: str, device_id: str) -> str:
@@ -59,14 +66,31 @@ def topic_of(template: str, device_id: str) -> str:
     return template.replace("{device_id}", level)
 
 
-def _alert(episode: Episode, template: str, length_ms: int) -> Alert:
+def _at_ms(episode: Episode, length_ms: int) -> int:
+    """The end of the window that opened or closed it."""
+    return episode.flag.bucket + length_ms if episode.closed is None else episode.closed
+
+
+def _gravest_first(episode: Episode) -> tuple[int, float, str]:
+    return -SEVERITIES.index(episode.flag.severity), -episode.peak, episode.episode_id
+
+
+def _told(episodes: Sequence[Episode]) -> bytes:
+    """The alert's payload: the first episode, and the others, where there are any, as ``also``."""
+    first, *others = episodes
+    told = {
+        "idempotency_key": f"{first.episode_id}/{first.phase}",
+        "phase": first.phase,
+        "device_id": first.flag.device_id,
+        **_described(first),
+    }
+    return msgspec.json.encode(told | ({"also": [_described(one) for one in others]} if others else {}))
+
+
+def _described(episode: Episode) -> dict[str, Any]:
     flag = episode.flag
-    at_ms = flag.bucket + length_ms if episode.closed is None else episode.closed
     told: dict[str, Any] = {
-        "idempotency_key": f"{episode.episode_id}/{episode.phase}",
-        "phase": episode.phase,
         "episode_id": episode.episode_id,
-        "device_id": flag.device_id,
         "metric": flag.metric,
         "detector": flag.detector,
         "severity": flag.severity,
@@ -75,10 +99,8 @@ def _alert(episode: Episode, template: str, length_ms: int) -> Alert:
         "params_version": flag.params_version,
     }
     if episode.closed is None:
-        told |= {name: getattr(flag, name) for name in ("value", "expected", "lower", "upper")}
-    else:
-        told |= {"closed_at": _instant(episode.closed), "cause": episode.cause}
-    return Alert(topic_of(template, flag.device_id), msgspec.json.encode(told), at_ms)
+        return told | {name: getattr(flag, name) for name in ("value", "expected", "lower", "upper")}
+    return told | {"closed_at": _instant(episode.closed), "cause": episode.cause}
 
 
 def _instant(ms: int) -> str:

@@ -6,7 +6,7 @@ Units stand at the end of a name. ``infra/settings/rules.yaml`` comments every k
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal, get_args
 
 from msgspec import Meta
 
@@ -23,6 +23,8 @@ SomeMins = Annotated[int, Meta(ge=1, le=YEAR_MINS)]
 Rollups = Annotated[int, Meta(ge=1, le=2**30)]
 Level = Annotated[float, Meta(gt=0, le=1)]
 Statistic = Literal["mean", "min", "max"]
+Severity = Literal["info", "warning", "critical"]
+SEVERITIES: Final[Sequence[str]] = get_args(Severity)  # the gravest last
 
 
 class Unless(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,7 +48,7 @@ class Rule(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     devices: Patterns = "*"
     metrics: Patterns = "*"
     unless: tuple[Unless, ...] = ()
-    severity: Literal["info", "warning", "critical"] = "warning"
+    severity: Severity = "warning"
     for_mins: SomeMins = 1
     close_after_mins: SomeMins = 5
     cool_down_mins: Mins = 0

@@ -76,6 +76,11 @@ class Flags:
         refused = [one for one in slice_.refused if one.offset >= self._position]
         return Judged(self._partition, flags, episodes, refused, self._counts(slice_, refused), self._progress)
 
+    @property
+    def series(self) -> int:
+        """How many series the state knows."""
+        return len(self._judge.known)
+
     def snapshot(self) -> Snapshot:
         """The state as of now. Progress resumes from it once the ``Judged`` that brings it is sealed."""
         resume = self._waiting.first if self._waiting.first is not None else self._end

@@ -16,11 +16,10 @@ from functools import cached_property
 from typing import Final, Literal
 
 from dataflows.anomalies.protocol import Detector
+from schemas.rules import Severity
 
-Severity = Literal["info", "warning", "critical"]
 Subject = Literal["series", "device"]
 
-SEVERITIES: Final[Sequence[Severity]] = ("info", "warning", "critical")
 MINUTE_MS: Final = 60_000
 
 

@@ -1,7 +1,8 @@
 """The Grafana dashboard, made from a list: ``python -m infra.prometheus.dashboard`` writes grafana.json anew.
 
 Import grafana.json (Dashboards, New, Import) and choose the Prometheus that scrapes the dataflows. From left to right
-and top to bottom it answers: does it work, does it keep up, is what it counts right, does the broker hold.
+and top to bottom it answers: does it work, does it keep up, is what it counts right, what is wrong with
+the devices, does the broker hold.
 """
 
 import json
@@ -49,6 +50,12 @@ PANELS: Final = (
     Panel("Rejected", "Payloads to the dead letter, by reason", "cps",
           'sum by (flow, reason) (rate(ionwax_rejected_total{flow=~"$flow"}[$__rate_interval]))',
           "{{flow}}: {{reason}}"),
+    Panel("Episodes", "Anomalies that opened in an hour, by severity", "short",
+          'sum by (severity) (increase(ionwax_episodes_opened_total{flow=~"$flow"}[1h]))', "{{severity}}"),
+    Panel("Flags", "Minutes found wrong, in an hour", "short",
+          'sum by (flow) (increase(ionwax_flags_committed_total{flow=~"$flow"}[1h]))', "{{flow}}"),
+    Panel("Alerts outstanding", "The broker has not acknowledged them; nothing is committed meanwhile", "short",
+          "ionwax_alerts_outstanding", "{{client}}"),
     Panel("MQTT messages", "Received by each worker", "mps",
           "rate(ionwax_mqtt_received_messages_total[$__rate_interval])", "{{worker}}"),
     Panel("PUBACKs outstanding", "Received, and not durable yet", "short",

@@ -1,7 +1,10 @@
 """``anomaly_flags`` as a process of its own, killed again and again, beside one that nobody disturbed."""
 
 import json
+import re
 import time
+import urllib.request
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from itertools import pairwise
@@ -12,6 +15,7 @@ import numpy as np
 import psycopg
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from connectors.kafka_sink import Publisher
 from infra.migrations import migrate
@@ -21,7 +25,7 @@ from tests.databases import fresh_database
 from tests.flag_logs import encoded
 from tests.flag_oracle import MINUTE, Closed, Rolled
 from tests.infra.mqtt_ear import Ear
-from tests.topology import Topology, beside, topology, wait_for
+from tests.topology import DEADLINE_SECS, Topology, beside, topology, wait_for
 
 pytestmark = [pytest.mark.embedded, pytest.mark.contract]
 
@@ -30,6 +34,7 @@ PARTITIONS = 3
 RULES = """
 rules:
   - {name: too-hot, detector: threshold, metrics: t, above: 8, clear: 4, severity: critical, for_mins: 2}
+  - {name: warm, detector: threshold, metrics: t, above: 8, clear: 4, severity: info, for_mins: 2}
   - {name: novelty, detector: novelty, flag_at: 0.05, clear_at: 0.02, close_after_mins: 3, cool_down_mins: 0}
   - {name: silence, detector: silence, after_mins: 2, learn_rollups: 3, close_after_mins: 2, cool_down_mins: 0}
 """
@@ -124,6 +129,24 @@ def keys(ear: Ear) -> list[str]:
     return [json.loads(payload)["idempotency_key"] for _, payload, _, _ in ear.heard]
 
 
+def paged(ear: Ear) -> list[tuple[str, str]]:
+    """Episode and phase of everything that alerts tell."""
+    said = [json.loads(payload) for _, payload, _, _ in ear.heard]
+    return sorted((one["episode_id"], alert["phase"]) for alert in said for one in (alert, *alert.get("also", ())))
+
+
+def metrics(of: Topology, name: str) -> Counter[str]:
+    """What a process that runs shows on /metrics: name → sum over all its labels."""
+    (address,) = re.findall(r"metrics and health on (\S+)", of.log(name).read_text())
+    with urllib.request.urlopen(f"{address}/metrics", timeout=DEADLINE_SECS) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+        samples = [sample for family in families for sample in family.samples]
+    sums: Counter[str] = Counter()
+    for sample in samples:
+        sums[sample.name] += int(sample.value) if sample.name.startswith("ionwax_") else 0
+    return sums
+
+
 def test_killed_again_and_again_it_says_what_an_undisturbed_one_says(places: tuple[Topology, Topology]) -> None:
     """kill -9 at five places: the same rows to the bit, the same flags in Kafka, the same set of alerts; undisturbed,
     no alert comes twice. Nothing that was read again is counted again."""
@@ -150,14 +173,23 @@ def test_killed_again_and_again_it_says_what_an_undisturbed_one_says(places: tup
         wait_for(lambda: position(killed) == total, f"all {total} records are accounted for", killed.state)
         calm.start("anomaly_flags", name="calm")
         wait_for(lambda: position(calm) == total, f"all {total} records are accounted for", calm.state)
+        shown = metrics(calm, "calm")
         assert [killed.stop("killed"), calm.stop("calm")] == [0, 0]
         episodes = rows(calm, EPISODES)
-        closed = len([None for row in episodes if row[9] is not None])
-        assert quiet.wait_until(lambda: len(keys(quiet)) >= len(episodes) + closed)
+        open_and_closed = sorted(
+            [(row[0], "open") for row in episodes] + [(row[0], "close") for row in episodes if row[9] is not None]
+        )
+        assert quiet.wait_until(lambda: len(paged(quiet)) >= len(open_and_closed))
         assert page.wait_until(lambda: set(keys(page)) == set(keys(quiet)))
-    assert len(keys(quiet)) == len(episodes) + closed
-    assert len(set(keys(quiet))) == len({(row[0]) for row in episodes}) + len({row[0] for row in episodes if row[9]})
-    assert {"too-hot", "novelty", "silence", "pipeline"} == {row[6] for row in episodes}
+    assert paged(quiet) == open_and_closed
+    assert set(paged(page)) == set(open_and_closed)
+    assert len(keys(quiet)) < len(open_and_closed), "what opens of a device in one minute is one alert"
+    closed = len(open_and_closed) - len(episodes)
+    assert (shown["ionwax_episodes_opened_total"], shown["ionwax_episodes_closed_total"]) == (len(episodes), closed)
+    assert (shown["ionwax_alerts_sent_total"], shown["ionwax_alerts_outstanding"]) == (len(keys(quiet)), 0)
+    assert shown["ionwax_flags_committed_total"] >= len(rows(calm, FLAGS)), "each, and those that were judged anew"
+    assert (shown["ionwax_flag_series"], shown["ionwax_rejected_total"]) == (6 * PARTITIONS, PARTITIONS)
+    assert {"too-hot", "warm", "novelty", "silence", "pipeline"} == {row[6] for row in episodes}
     assert episodes == rows(killed, EPISODES)
     assert rows(calm, FLAGS) == rows(killed, FLAGS)
     assert any(row[12] for row in rows(calm, FLAGS)), "some flag was revised"

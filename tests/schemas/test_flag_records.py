@@ -63,6 +63,33 @@ def test_an_alert_says_what_was_against_what_was_allowed_and_has_a_key():
     assert (said["value"], said["upper"], said["opened_at"]) == (91.5, 90.0, "1970-01-01T00:05:00Z")
     assert json.loads(closed.payload)["idempotency_key"] == "e1/close"
     assert (opened.topic, opened.at_ms, closed.at_ms) == ("alerts/a%2Fb", 6 * MINUTE, 9 * MINUTE)
+    assert "also" not in said
+
+
+@given(order=st.permutations(range(4)))
+def test_what_a_device_does_in_one_minute_is_one_alert(order):
+    """The gravest first, then by score, whatever their order; another minute, device or phase is another alert."""
+    flags = [
+        FLAG._replace(metric="p", severity="info", score=0.9, episode_id="e1"),
+        FLAG._replace(metric="q", severity="critical", score=0.5, episode_id="e2"),
+        FLAG._replace(metric="r", severity="critical", score=0.6, episode_id="e3"),
+        FLAG._replace(metric="s", severity="critical", score=0.5, episode_id="e4"),
+    ]
+    opened = [Episode(flag.episode_id, flag, peak=flag.score) for flag in flags]
+    others = [
+        Episode("e5", FLAG._replace(bucket=6 * MINUTE)),
+        Episode("e6", FLAG._replace(device_id="b")),
+        Episode("e2", flags[1], 6 * MINUTE, "calm", 0.5),
+    ]
+    together, *alone = alerts([opened[at] for at in order] + others, "alerts/{device_id}", MINUTE)
+    said = json.loads(together.payload)
+    assert (said["idempotency_key"], said["metric"], said["upper"]) == ("e3/open", "r", 90.0)
+    assert [(one["episode_id"], one["metric"], one["upper"]) for one in said["also"]] == [
+        ("e2", "q", 90.0),
+        ("e4", "s", 90.0),
+        ("e1", "p", 90.0),
+    ]
+    assert [json.loads(one.payload)["idempotency_key"] for one in alone] == ["e5/open", "e6/open", "e2/close"]
 
 
 @pytest.mark.parametrize(
