@@ -78,10 +78,11 @@ class Server(ABC):
         while not self.answers():
             assert self._child is not None, "not started"
             if self._child.exit_code is not None:
-                if starts == _STARTS_MAX or is_free(self.port):
+                if starts == _STARTS_MAX or not self._a_port_was_taken():
                     raise self._child.failure()
                 starts += 1
-                self._choose_port()
+                if not is_free(self.port):
+                    self._choose_port()
                 self.begin()
             if time.monotonic() > deadline:
                 self.kill()
@@ -124,6 +125,10 @@ class Server(ABC):
         """Raise an `OperatorError` with the end of its log if the server died by itself."""
         if self._child is not None and self._child.exit_code is not None:
             raise self._child.failure()
+
+    def _a_port_was_taken(self) -> bool:
+        """Of it or of its parts; its own words say so also where whoever took it has gone again."""
+        return not is_free(self.port) or "already in use" in log_tail(self.log).lower()
 
     def _choose_port(self) -> None:
         self._port = free_port()

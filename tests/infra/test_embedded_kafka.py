@@ -1,6 +1,8 @@
 """Apache Kafka really starts, keeps what it acknowledged, and leaves nothing behind."""
 
+import re
 import shutil
+import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from infra.embedded.cache import cache_directory
 from infra.embedded.jars import verified_jars
 from infra.embedded.kafka import _JARS, KafkaBroker
-from infra.embedded.ports import is_free
+from infra.embedded.ports import LOOPBACK, is_free
 from schemas.errors import OperatorError
 from tests.infra.test_embedded_child import is_alive
 
@@ -99,6 +101,23 @@ def test_a_death_is_noticed(broker: KafkaBroker) -> None:
     with pytest.raises(OperatorError, match="Apache Kafka ended by itself"):
         broker.check()
     broker.start()
+
+
+def test_a_port_that_is_taken_while_it_starts_is_replaced(broker: KafkaBroker) -> None:
+    """That of its controller, which no client sees: it starts again with another one, on the same address."""
+    address = broker.bootstrap_servers
+    broker.kill()
+    broker.begin()
+    with socket.create_server((LOOPBACK, port_of_controller(broker))) as taken:
+        broker.await_ready()
+        assert port_of_controller(broker) != taken.getsockname()[1]
+    assert broker.bootstrap_servers == address
+
+
+def port_of_controller(broker: KafkaBroker) -> int:
+    found = re.search(r"CONTROLLER://[\d.]+:(\d+)", (broker.data / "server.properties").read_text())
+    assert found
+    return int(found[1])
 
 
 def test_what_kafka_refuses_is_said_at_once(tmp_path: Path) -> None:
