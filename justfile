@@ -52,7 +52,7 @@ run *args:
 migrate *args:
     @exec python -m infra.migrate "$@"
 
-# Partitions, hours and days, retention, beside the dataflows: maintain --every 60s
+# Partitions, hours and days, retention, dead letters counted, beside the dataflows: maintain --every 60s --letters
 [group("operate")]
 [no-exit-message]
 maintain *args:

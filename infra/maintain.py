@@ -1,7 +1,8 @@
-"""`./justw maintain [--every 60s]`: what a store needs now and then, in any order and as often as one likes.
+"""`./justw maintain [--every 60s] [--letters]`: what a store needs now and then, as often as one likes.
 
 Retention and columnstore as the settings say; partitions for today and tomorrow; hours and days whose minutes changed;
-what is older than it is kept is dropped. On TimescaleDB with jobs, once is enough: the database goes on by itself.
+what is older than it is kept is dropped. On TimescaleDB with jobs, once is enough: the database goes on by itself. With
+``--letters`` dead letters are counted, so that the view ``gaps`` knows what was rejected; that asks Kafka, each time.
 
 Guarantee: each part is a transaction of its own that may be run beside any other, killed, or left out; what is not done
 is done the next time.
@@ -20,10 +21,12 @@ from psycopg import sql
 from connectors import timescale_connection, timescale_edition
 from connectors.timescale_connection import Connection
 from infra.duration import seconds
+from infra.letters.noting import note
 from infra.settings_option import add_settings_option, chosen_settings
 from schemas.errors import OperatorError
 from schemas.settings import Settings
 
+ROWS_FEW: Final = ("late_readings", "rejections")  # they are not worth a columnstore
 LOCK_SECS: Final = 2  # while a drop waits for those who read a table, those who write it wait behind
 
 
@@ -31,11 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="./justw maintain", description="Partitions, hours and days, retention.")
     add_settings_option(parser)
     parser.add_argument("--every", type=seconds, metavar="TIME", help="again and again: 60s, 10m")
+    parser.add_argument("--letters", action="store_true", help="count dead letters too, for the view gaps: asks Kafka")
     chosen = parser.parse_args(arguments)
-    settings = chosen_settings(chosen, "DATABASE_URL")
+    settings = chosen_settings(chosen, "DATABASE_URL", *(["KAFKA_BOOTSTRAP_SERVERS"] if chosen.letters else []))
     while True:
         for line in maintain(settings, quiet=False):
             print(line, flush=True)
+        if chosen.letters and (counted := note(settings)):
+            print(f"rejections: counted {counted} dead letters", flush=True)
         if chosen.every is None:
             return 0
         time.sleep(chosen.every)
@@ -63,6 +69,7 @@ def kept_days(settings: Settings) -> Mapping[str, int | None]:
     return {
         settings.output.table: retention.minutes_days,
         "late_readings": retention.minutes_days,
+        "rejections": retention.minutes_days,
         settings.archive.table: retention.readings_days,
         settings.flags.table: retention.flags_days,
         "rollups_1h": retention.hours_days,
@@ -74,7 +81,7 @@ def keep(connection: Connection, settings: Settings) -> None:
     """Bring retention, columnstore and the job to the database, where they are not as the settings say."""
     after = settings.retention.columnstore_after_days
     for table, days in kept_days(settings).items():
-        store_after = None if table == "late_readings" else after
+        store_after = None if table in ROWS_FEW else after
         wanted = [_days(days), _days(store_after), table]
         with connection.transaction():
             changed = connection.execute(_KEEP, wanted).rowcount

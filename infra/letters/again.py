@@ -73,7 +73,9 @@ class Decoder:
     def _from_log(self, letter: Letter) -> Sequence[Record] | Stays:
         events = self._settings.kafka.events_topic
         if letter.source != events:
-            return Stays(f"is not of {events}")
+            return Stays(
+                f"is of {letter.source}, whose writer made it of {events}: mend that one, and look at its rows"
+            )
         if letter.reason in IN_PART:
             return Stays(f"{letter.reason}, and what was good of it is counted")
         batch = LogBatch(events, 0, 0, 1, [0], [letter.time_ms], [letter.payload])

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from connectors import kafka_client
 from connectors.kafka_client import ANSWER_SECS
 from dataflows.decoding.topics import TopicTemplate
 from schemas.errors import OperatorError
+from schemas.rollup_pb2 import Rollup
 from schemas.settings import KafkaSettings
 from schemas.telemetry_pb2 import Telemetry
 
@@ -59,15 +61,28 @@ class Letter:
         if not self.from_log:
             captures = template.match(self.source)
             return "" if captures is None else template.device_id(captures) or ""
-        try:
-            return Telemetry.FromString(self.payload).device_id
-        except DecodeError:
-            return ""
+        return _device_in(self.payload)
 
 
-def letters(settings: KafkaSettings, since_ms: int | None = None) -> Iterator[Letter]:
-    """All letters that stand there now, from a time on; by partition, each in order. Raises ``OperatorError``."""
-    for message in messages(settings, settings.dead_letter_topic, since_ms=since_ms):
+def _device_in(payload: bytes) -> str:
+    """The device of a record of ``raw.events`` or of ``aggregates.minute``; "" where that cannot be told."""
+    with suppress(DecodeError):
+        if device := Telemetry.FromString(payload).device_id:
+            return device
+    with suppress(DecodeError):
+        rollup = Rollup.FromString(payload)
+        return rollup.device_id if rollup.bucket else ""  # of no Telemetry is there a number in that place
+    return ""
+
+
+def letters(
+    settings: KafkaSettings, since_ms: int | None = None, begins: Mapping[int, int] | None = None
+) -> Iterator[Letter]:
+    """All letters that stand there now, from a time or from offsets on; by partition, each in order.
+
+    Raises ``OperatorError``.
+    """
+    for message in messages(settings, settings.dead_letter_topic, begins, since_ms):
         yield Letter(
             message.partition() or 0,
             message.offset() or 0,

@@ -11,13 +11,15 @@ import pytest
 from connectors.kafka_sink import Publisher
 from dataflows.decoding.arrivals import ArrivalsDecoder
 from dataflows.decoding.ticks import tick_records
+from dataflows.decoding.topics import compile_topic
 from infra.letters import __main__ as listing
-from infra.letters.letter import headers_of, letters
+from infra.letters.letter import Letter, headers_of, letters
 from infra.letters.redrive import FROM, SENT, redrive
 from infra.letters.sent import SentAgain
 from infra.verify.__main__ import check
 from schemas.arrivals import Arrivals, Tick
 from schemas.record import Record
+from schemas.rollup_pb2 import Rollup
 from schemas.settings import DecodingSettings, Settings
 from schemas.telemetry_pb2 import Telemetry
 from tests.topology import Topology, topology, wait_for
@@ -156,9 +158,27 @@ def test_letters_are_listed_for_a_person(flows: Topology, capsys: pytest.Capture
     assert r"\x1b[31m" in said
     assert "boiler-5" in said
     assert "of 5" in said.split("too_large")[1].split("\n")[0], "the size it had"
-    assert listing.main([*settings, "--reason", "not_json", "--since", "-1h", "--count"]) == 0
+    assert listing.main([*settings, "--reason", "not_json", "--since", "-48h", "--count"]) == 0
     assert "not_json" in (counted := capsys.readouterr().out)
     assert "too_large" not in counted
+
+
+def test_the_device_of_a_letter_is_told_where_it_can_be() -> None:
+    """From the topic of a message, from a record of the log, from a rollup; never from what only looks like one."""
+    template = compile_topic("devices/{device_id}/telemetry")
+    of_log = {"source-topic": "t", "source-offset": "1"}
+    rollup = Rollup(bucket=60_000, length_ms=60_000, device_id="d", metric="m").SerializeToString()
+    nobody = Telemetry(ts=60_000, metrics={"abcdefg": 1.0}).SerializeToString()
+    cases = [
+        ({"source-topic": "devices/d/telemetry"}, b"?", "d"),
+        ({"source-topic": "elsewhere"}, b"?", ""),
+        (of_log, Telemetry(device_id="d", ts=1).SerializeToString(), "d"),
+        (of_log, rollup, "d"),
+        (of_log, nobody, ""),
+        (of_log, b"\xff\xff", ""),
+    ]
+    for headers, payload, device in cases:
+        assert Letter(0, 0, 0, headers, payload).device(template) == device
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,23 @@ def test_each_gap_has_its_cause_as_far_as_it_is_known(connection: Connection) ->
     ]
 
 
+def test_what_was_rejected_is_a_cause_before_all_others(connection: Connection) -> None:
+    """Of the device, within the gap or in the minute after it: there it is known that the device spoke."""
+    query = "select device_id, metric, starts, cause from gaps_between(%s, %s) where starts <> %s order by 1, 2, 3"
+    asked = [START, at(HOURS * 60), at(180)]
+    before = connection.execute(query, asked).fetchall()
+    with connection.transaction(force_rollback=True):
+        connection.execute("select make_partitions('rejections', array[%s])", [START])
+        connection.execute(
+            "insert into rejections select minute, device_id, 'not_json', 1 from unnest(%s::timestamptz[], %s::text[]) "
+            "as given (minute, device_id)",
+            [[at(40), at(99), at(109), at(111)], ["pausing", "silent", "slow", "steady"]],
+        )
+        assert connection.execute(query, asked).fetchall() == [
+            (*gap[:3], "rejected") if gap[0] == "slow" or gap[2] == at(30) else gap for gap in before
+        ]
+
+
 def test_a_gap_may_begin_before_what_is_asked(connection: Connection) -> None:
     """It is told from there on; a series that reports each five minutes may begin anywhere within five."""
     query = "select device_id, starts, ends, missing from gaps_between(%s, %s) where metric = 'temperature' order by 1"
