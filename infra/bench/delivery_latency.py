@@ -20,6 +20,7 @@ import psycopg
 import yaml
 
 from connectors import kafka_topics
+from connectors.stopping import EXIT_AWAY
 from infra.bench.delivery_mqtt import PARTITIONS, ROOT
 from infra.embedded.stack import Stack
 from infra.migrations import migrate
@@ -53,6 +54,17 @@ class Topology:
     def start(self, flow: str) -> None:
         command = [sys.executable, "-m", "bytewax.run", f"dataflows.{flow}:flow('{self.settings}')", "-s", "1"]
         self.running[flow] = self.spawn(command, f"{flow}.log")
+
+    def tend(self) -> None:
+        """Start again what found a server away, as a supervisor does: on a busy machine Kafka may take its time to
+        answer. What ended otherwise ends the measurement with its last words."""
+        for flow, process in list(self.running.items()):
+            if (status := process.poll()) is None:
+                continue
+            words = (self.folder / f"{flow}.log").read_text(errors="replace").splitlines()[-1:]
+            assert status == EXIT_AWAY, f"{flow} ended with {status}: {words}"
+            print(f"{flow} is started again: {words}", file=sys.stderr, flush=True)
+            self.start(flow)
 
     def spawn(self, command: list[str], log: str) -> subprocess.Popen[bytes]:
         environment = {name: value for name, value in os.environ.items() if name not in OVERRIDES}
@@ -118,6 +130,7 @@ def _recovery(topology: Topology, connection: psycopg.Connection) -> float:
     deadline = time.monotonic() + WAIT_SECS_MAX
     newest = f"select coalesce(extract(epoch from max(bucket))::float8, 0) from {TABLE}"
     while True:
+        topology.tend()
         (bucket,) = connection.execute(newest.encode()).fetchone() or (0.0,)
         behind = time.time() - (bucket + 2 * WINDOW_SECS + LATENESS_SECS)  # of the window that could be there by now
         if bucket + WINDOW_SECS > killed and behind < 1.0:
