@@ -6,16 +6,17 @@ owes (acknowledgements, a last commit) and ends its input, so the last epoch is 
 """
 
 import functools
+import inspect
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from threading import Event, Timer
 from types import FrameType
-from typing import Final, NoReturn, ParamSpec, TypeVar
+from typing import Any, Final, NoReturn, ParamSpec, TypeVar, cast
 
 from connectors import resting
 from schemas.errors import OperatorError, ServerAway
@@ -112,19 +113,30 @@ def speaking(call: Callable[P, R]) -> Callable[P, R]:
     the process with its message, where the process belongs to a dataflow, and is raised otherwise.
 
     The engine answers an exception with a Rust backtrace of forty lines around a Python one; no tired person reads the
-    last. So the error must not reach it.
+    last. So the error must not reach it; of a generator, not while the engine iterates over it either.
     """
 
     @functools.wraps(call)
     def spoken(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
+        with _one_message():
             return call(*args, **kwargs)
-        except OperatorError as error:
-            if not _owns_process.is_set():
-                raise
-            end_with(error)
 
-    return spoken
+    @functools.wraps(call)
+    def spoken_while_iterated(*args: P.args, **kwargs: P.kwargs) -> Any:
+        with _one_message():
+            yield from cast(Iterator[object], call(*args, **kwargs))
+
+    return spoken_while_iterated if inspect.isgeneratorfunction(call) else spoken
+
+
+@contextmanager
+def _one_message() -> Iterator[None]:
+    try:
+        yield
+    except OperatorError as error:
+        if not _owns_process.is_set():
+            raise
+        end_with(error)
 
 
 def end_with(error: OperatorError) -> NoReturn:

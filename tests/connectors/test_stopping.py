@@ -34,6 +34,8 @@ class Part(StatefulSourcePartition):
 
     @stopping.speaking
     def next_batch(self):
+        if self.way == "step":
+            return ["an item"]
         if self.way == "warns":
             logging.getLogger("ionwax").warning("the database is away")
         if self.way in ("next", "warns"):
@@ -64,12 +66,19 @@ class Source(FixedPartitionedSource):
         return Part(self.way)
 
 
+@stopping.speaking
+def step(items):
+    for item in items:
+        raise OperatorError("the topic is gone; make it again")
+        yield item
+
+
 @stopping.one_message
 def flow(way):
     if way == "flow":
         raise OperatorError("the topic is gone; make it again")
     made = Dataflow("stopping")
-    op.output("out", op.input("in", made, Source(way)), TestingSink([]))
+    op.output("out", op.flat_map_batch("step", op.input("in", made, Source(way)), step), TestingSink([]))
     return made
 """
 
@@ -86,9 +95,9 @@ def start(folder: Path, way: str) -> "subprocess.Popen[str]":
     )
 
 
-@pytest.mark.parametrize("way", ["flow", "build", "next"])
+@pytest.mark.parametrize("way", ["flow", "build", "next", "step"])
 def test_an_operators_error_is_one_line_and_a_status(tmp_path: Path, way: str) -> None:
-    """Wherever it happens: not a Rust backtrace around a Python one."""
+    """Wherever it happens, in a step that is a generator, too: not a Rust backtrace around a Python one."""
     process = start(tmp_path, way)
     _, said = process.communicate(timeout=DEADLINE_SECS)
     assert said == "ionwax: the topic is gone; make it again\n"
