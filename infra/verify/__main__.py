@@ -108,8 +108,8 @@ def check_rows(
     """The log replayed by other code, and every row compared that has not expired."""
     if books.rows_from is not None:
         since_ms = max(since_ms, round(datetime.combine(books.rows_from, datetime.min.time(), UTC).timestamp() * 1000))
-    if not since_ms and any(account.decided != (0, 0) for account in books.accounts):
-        raise OperatorError("the flow went on by ./justw forfeit with another log; give --since a time after that")
+    if any(account.decided != (0, 0) for account in books.accounts):
+        since_ms = max(since_ms, _after_decisions(settings, connection, log.topic))
     told = archive.told(connection, settings)
     expected: dict[replay.Key, replay._Sums] = {}
     home: dict[replay.Key, int] = {}
@@ -133,6 +133,18 @@ def check_rows(
         first, last = replay.offsets_of([offsets for _, offsets in wrongs])
         more = f" (and {len(wrongs) - 1} more rows)" if len(wrongs) > 1 else ""
         yield Finding(f"{wrongs[0][0]}{more}", partition, day, first, last)
+
+
+def _after_decisions(settings: Settings, connection: Connection, topic: str) -> int:
+    """From when on the log that is there explains every row, though the flow once went on by ``./justw forfeit``.
+
+    What it had counted until then was appended before, and happened at most the skew later.
+    """
+    until = ledger.decided_until(connection, settings.flow.name, topic)
+    since_ms = until + round(settings.windows.clock_skew_max_secs * 1000)
+    at = datetime.fromtimestamp(since_ms / 1000, UTC)
+    print(f"rows from {at:%Y-%m-%d %H:%M:%S} (UTC) on: until then the flow went on by ./justw forfeit\n")
+    return since_ms
 
 
 def _begin(settings: Settings, partition: int, start: int, log: KafkaLog, since_ms: int) -> tuple[int, int]:

@@ -39,6 +39,10 @@ _LATE = """
     where flow = %s and event_time >= coalesce(%s::date, '-infinity') at time zone 'utc' group by partition
 """
 _EXPIRED = "select name, (expired_until at time zone 'utc')::date from time_tables where expired_until is not null"
+_DECIDED_UNTIL = """
+    select coalesce(ceil(extract(epoch from max(at)) * 1000), 0)::bigint from forfeits
+    where flow = %s and topic = %s and (offsets, lost) <> (0, 0)
+"""
 _TABLE = """
     select (bucket at time zone 'utc')::date, sum(count)::bigint, sum(revision)::bigint from {}
     where bucket >= coalesce(%s::date, '-infinity') at time zone 'utc' group by 1
@@ -109,6 +113,13 @@ def read_books(connection: Connection, flow: str, topic: str, name: str) -> Book
     }
     late_rows = dict(connection.execute(_LATE, [flow, late_from]).fetchall())
     return Books(accounts, days, late_rows, by_device, late_from, first)
+
+
+def decided_until(connection: Connection, flow: str, topic: str) -> int:
+    """When the flow last went on by ``./justw forfeit`` with another position, or without what was open (ms)."""
+    row = connection.execute(_DECIDED_UNTIL, [flow, topic]).fetchone()
+    assert row is not None, "an aggregate has a row"
+    return int(row[0])
 
 
 def read_accounts(connection: Connection, flow: str, topic: str) -> list[Account]:

@@ -128,6 +128,7 @@ def test_a_flow_goes_on_and_verify_explains_what_was_given_up(flows: Topology) -
     explained(flows)
     after_it_was_made_again(flows, minute + 20)
     explained(flows)
+    the_rest_is_compared(flows)
     after_it_grew(flows)
     explained(flows)
     assert forfeit(flows.settings, None, yes=True) == ({}, {}), "all is as it is on record"
@@ -170,6 +171,22 @@ def after_it_was_made_again(flows: Topology, minute: int) -> None:
     tick(flows, (minute + 10) * 60_000)
     run(flows, 45 + 21)
     assert flows.ask("select sum(count) from rollups_1m") == [(41 + 21,)]
+
+
+def the_rest_is_compared(flows: Topology) -> None:
+    """A deep check knows by itself from when on the new log explains all, and finds what is wrong from then on."""
+    later = time.time_ns() // 60_000_000_000 + 5  # records may be stamped up to an hour ahead
+    append(flows, 3, later)
+    tick(flows, (later + 5) * 60_000)
+    run(flows, 45 + 21 + 9)
+    assert [] == list(check(flows.settings, deep=True))
+    wrong = f"update rollups_1m set last = last + 1 where device_id = 'd-1' and bucket = to_timestamp({later * 60})"
+    with psycopg.connect(flows.settings.database.conninfo) as connection:
+        assert connection.execute(wrong.encode()).rowcount == 1
+    (found,) = check(flows.settings, deep=True)
+    assert "d-1 a" in str(found)
+    with psycopg.connect(flows.settings.database.conninfo) as connection:
+        connection.execute(wrong.replace("last + 1", "last - 1").encode())
 
 
 def after_it_grew(flows: Topology) -> None:
