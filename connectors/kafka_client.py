@@ -44,6 +44,7 @@ READING_FIXED: Final[Properties] = {
 }
 WRITING: Final[Properties] = {
     "compression.type": "zstd",
+    "compression.level": 1,  # a quarter less CPU a rollup than zstd's own 3, for 5 % more bytes
     "linger.ms": 5,
     "message.max.bytes": RECORD_BYTES_MAX,
     "message.timeout.ms": 86_400_000,  # a day's outage is waited for; the default gives up after five minutes

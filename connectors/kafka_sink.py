@@ -17,7 +17,7 @@ from connectors import kafka_client, metering, stopping
 from connectors.health import HEALTH
 from connectors.stopping import speaking
 from schemas.errors import OperatorError, ServerAway
-from schemas.record import Record
+from schemas.record import Keyed, Record
 from schemas.settings import KafkaSettings
 
 log = logging.getLogger("ionwax.kafka")
@@ -90,22 +90,30 @@ class Publisher:
             raise
 
     def _produce(self, records: Sequence[Record]) -> None:
-        """Hand over as many as go, and count them. Arguments by position halve the cost (1.05 µs to 0.65)."""
+        """Hand over as many as go, and count them. Arguments by position halve the cost (1.05 µs to 0.65), and without
+        headers and timestamp it is a fifth less. ``produce_batch`` takes an object a record, no headers, and as long.
+        """
         produce, on_failure = self._producer.produce, self._on_failure
         handed_over = 0
         try:
-            for topic, value, key, headers, partition, timestamp_ms in records:
-                produce(
-                    topic,
-                    value,
-                    key,
-                    ANY_PARTITION if partition is None else partition,
-                    on_failure,  # `callback`, which counts where both it and `on_delivery` are given, be it as None
-                    None,
-                    timestamp_ms or 0,  # 0 is now
-                    list(headers) or None,
-                )
-                handed_over += 1
+            if not isinstance(records, Keyed):
+                for topic, value, key, headers, partition, timestamp_ms in records:
+                    produce(
+                        topic,
+                        value,
+                        key,
+                        ANY_PARTITION if partition is None else partition,
+                        on_failure,  # `callback`, which counts where both it and `on_delivery` are given, be it as None
+                        None,
+                        timestamp_ms or 0,  # 0 is now
+                        list(headers) or None,
+                    )
+                    handed_over += 1
+            else:
+                topic, partition = records.topic, records.partition
+                for key, value in zip(records.keys, records.values, strict=True):
+                    produce(topic, value, key, partition, on_failure)
+                    handed_over += 1
         finally:
             self.sent += handed_over
 

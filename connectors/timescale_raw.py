@@ -13,14 +13,12 @@ from psycopg import sql
 
 from connectors import timescale_connection
 from connectors.timescale_connection import Connection
-from connectors.timescale_rows import ROWS_AT_ONCE
+from connectors.timescale_copy import copy_in
 from schemas.errors import OperatorError
 from schemas.log import Landing
 from schemas.progress import Claim, Counts
 
 DAY_MS: Final = 86_400_000
-EPOCH_2000_MS: Final = 946_684_800_000
-SENT_AS: Final = ("int8", "text", "text", "float8", "int4", "int8")  # an instant is, in binary, int8: µs since 2000
 
 _DAYS: Final = """
     insert into ledger_days (flow, topic, partition, day, counted)
@@ -60,19 +58,8 @@ class RawWriter:
         """Nothing is published."""
 
     def _land(self, transaction: Connection, readings: pl.DataFrame) -> None:
-        sent = readings.select(
-            (pl.col("event_time") - EPOCH_2000_MS) * 1000,
-            "device_id",
-            "metric",
-            "value",
-            pl.lit(self._claim.partition),
-            "offset",
-        )
-        with transaction.cursor() as cursor, cursor.copy(self._copy) as copy:
-            copy.set_types(SENT_AS)
-            for some in sent.iter_slices(ROWS_AT_ONCE):
-                for row in zip(*(column.to_list() for column in some), strict=True):
-                    copy.write_row(row)
+        partition = pl.lit(self._claim.partition, pl.Int32()).alias("partition")
+        copy_in(transaction, self._copy, readings.with_columns(partition).select(*_COLUMNS), {"event_time"})
 
     def _count_days(self, transaction: Connection, readings: pl.DataFrame) -> None:
         found = Counter(dict(readings.group_by(pl.col("event_time") // DAY_MS).len().iter_rows()))

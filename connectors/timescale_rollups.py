@@ -6,10 +6,9 @@ over it.
 """
 
 import logging
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import chain, islice
 from typing import Final
 
 import polars as pl
@@ -20,19 +19,20 @@ from connectors.timescale_connection import Connection
 from connectors.timescale_edition import edition
 from connectors.timescale_hours import MINUTES, note_hours
 from connectors.timescale_late import Archive, LateReadings
-from connectors.timescale_rows import ROWS_AT_ONCE, Key, RollupRows, Row, check_table, sql_columns
+from connectors.timescale_rows import Key, RollupRows, Row, check_table, sql_columns
 from schemas import aggregates
 from schemas.aggregates import ROLLUPS, Partial
 from schemas.errors import OperatorError
 from schemas.log import Outcome, Refused
 from schemas.progress import Claim, Counts
-from schemas.record import Record
+from schemas.record import Keyed, Record
 from schemas.rollup_pb2 import Rollup
 from schemas.rollup_records import encode
 
 log = logging.getLogger("ionwax.timescale")
 
 DAY_MS: Final = 86_400_000
+RECORDS_AT_ONCE: Final = 10_000  # that are Python objects: a million would take a gigabyte
 CLOSED: Final = "closed"
 """Header of the record that says a window is closed; its value is the window's end, ms, in decimal."""
 
@@ -92,13 +92,9 @@ class RollupWriter:
         self._count_days(transaction, rollups, late)
         if self._has_hours:
             note_hours(transaction, rollups, late)
-        self._publish(
-            chain(
-                self._told(rows, [end for item in items for end in item.closed]),
-                self._records(_frame(revised.rows)),
-                (self._dead_letter(self._claim, refused) for item in items for refused in item.refused),
-            )
-        )
+        self._tell(rows, [end for item in items for end in item.closed])
+        self._send(_frame(revised.rows))
+        self._publisher.send_all([self._dead_letter(self._claim, one) for item in items for one in item.refused])
         return replace(
             counts,
             late=len(late),
@@ -131,23 +127,21 @@ class RollupWriter:
     def _key(self) -> tuple[str, str, int]:
         return self._claim.flow, self._claim.topic, self._claim.partition
 
-    def _publish(self, records: Iterator[Record]) -> None:
-        while some := list(islice(records, ROWS_AT_ONCE)):
-            self._publisher.send_all(some)
+    def _tell(self, rows: pl.DataFrame, ends: Sequence[int]) -> None:
+        """Publish rollups, ascending by bucket, and each window's end after the last of its own."""
+        told = 0
+        for end in ends:
+            own = int(rows["bucket"].search_sorted(end))
+            self._send(rows[told:own])
+            self._publisher.send_all([self._closed(end)])
+            told = own
+        self._send(rows[told:])
 
-    def _told(self, rows: pl.DataFrame, ends: Sequence[int]) -> Iterator[Record]:
-        """Rollups, ascending by bucket, and each window's end after the last of its own."""
-        left = deque(ends)
-        for bucket, record in zip(rows["bucket"].to_list(), self._records(rows), strict=True):
-            while left and left[0] <= bucket:
-                yield self._closed(left.popleft())
-            yield record
-        yield from map(self._closed, left)
-
-    def _records(self, rows: pl.DataFrame) -> Iterator[Record]:
-        for some in rows.iter_slices(ROWS_AT_ONCE):
-            for device_id, value in zip(some["device_id"].to_list(), encode(some, self._length_ms), strict=True):
-                yield Record(self._topic, value, device_id.encode(), partition=self._claim.partition)
+    def _send(self, rows: pl.DataFrame) -> None:
+        for some in rows.iter_slices(RECORDS_AT_ONCE):
+            keys = some["device_id"].cast(pl.Binary()).to_list()
+            values = encode(some, self._length_ms)
+            self._publisher.send_all(Keyed(self._topic, self._claim.partition, keys, values))
 
     def _closed(self, end: int) -> Record:
         value = Rollup(bucket=end - self._length_ms, length_ms=self._length_ms).SerializeToString()

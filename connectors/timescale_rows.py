@@ -13,6 +13,7 @@ import psycopg
 from psycopg import sql
 
 from connectors.timescale_connection import Connection
+from connectors.timescale_copy import copy_in
 from schemas import aggregates
 from schemas.aggregates import COLUMNS, Column, Partial
 from schemas.errors import OperatorError
@@ -39,17 +40,12 @@ _KEY_COLUMNS: Final = (Column("device_id", pl.String(), "text"), Column("metric"
 _BUCKET: Final = Column("bucket", pl.Int64(), "timestamptz")
 _REVISION: Final = Column("revision", pl.Int64(), "int")
 _TABLE: Final = (*_KEY_COLUMNS, _BUCKET, *COLUMNS, _REVISION)
-ROWS_AT_ONCE: Final = 10_000  # rows of a frame that are Python objects at a time: a million would take a gigabyte
 _INSTANT: Final = sql.SQL("timestamptz 'epoch' + %b::bigint * interval '1 millisecond'")
 _ROUNDS_MAX: Final = 10  # each is another writer that inserted one of our keys between two of our statements
 
-_EPOCH_2000_MS: Final = 946_684_800_000
-_SENT_AS: Final[Mapping[str, str]] = {
-    "timestamptz": "int8",
-    "double precision": "float8",
-    "bigint": "int8",
-    "int": "int4",
-}
+_TIMES: Final = frozenset(column.name for column in _TABLE if column.sql == "timestamptz")
+_NEW: Final = (*(pl.col(c.name) for c in (*_KEY_COLUMNS, _BUCKET, *COLUMNS)), pl.lit(0, pl.Int32()).alias("revision"))
+"""What is selected from a frame of rollups to make new rows of the table."""
 
 
 def sql_columns() -> list[tuple[str, str]]:
@@ -119,11 +115,8 @@ class RollupRows:
         if not len(rollups):
             return True
         try:
-            with transaction.transaction(), transaction.cursor() as cursor, cursor.copy(self._copy) as copy:
-                copy.set_types([_SENT_AS.get(column.sql, column.sql) for column in _TABLE])
-                for sent in _as_sent(rollups).iter_slices(ROWS_AT_ONCE):
-                    for row in zip(*(sent[column.name].to_list() for column in _TABLE), strict=True):
-                        copy.write_row(row)
+            with transaction.transaction():
+                copy_in(transaction, self._copy, rollups.select(_NEW), _TIMES)
         except psycopg.errors.UniqueViolation:
             return False
         return True
@@ -193,19 +186,6 @@ def check_table(connection: Connection, table: str) -> None:
                 f"Table {table}: column {name} must be {kind}, and is {columns.get(name, 'missing')}. Run "
                 "./justw migrate; an aggregate that was added needs a migration."
             )
-
-
-def _as_sent(rollups: pl.DataFrame) -> pl.DataFrame:
-    """The frame as COPY sends it: an instant is, in PostgreSQL's binary form, microseconds since 2000 as int8.
-
-    That spares a datetime object a value; the column's own type is what receives the bytes.
-    """
-    sent = [
-        ((pl.col(column.name) - _EPOCH_2000_MS) * 1000 if column.sql == "timestamptz" else pl.col(column.name))
-        for column in _TABLE
-        if column is not _REVISION
-    ]
-    return rollups.select(*sent, pl.lit(0).alias(_REVISION.name))
 
 
 def _key(row: Row) -> Key:

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator
 from itertools import pairwise
 
+import msgspec
 import pytest
 from confluent_kafka import KafkaException, Producer, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -15,7 +16,7 @@ from connectors.kafka import KafkaLog, KafkaReader
 from connectors.kafka_sink import Publisher
 from schemas.errors import OperatorError
 from schemas.log import LogBatch
-from schemas.record import Record
+from schemas.record import Keyed, Record
 from schemas.settings import FlagSettings, KafkaSettings, OutputSettings, Settings
 
 pytestmark = [pytest.mark.embedded, pytest.mark.contract]
@@ -208,6 +209,35 @@ def test_a_record_that_cannot_be_written_fails_the_flush(cluster: KafkaSettings,
     beyond.send(Record(topic, b"x", partition=99))
     with pytest.raises(OperatorError, match="partition"):
         beyond.flush()
+
+
+class Waiting(Publisher):
+    """A publisher that counts the records it waited for."""
+
+    waits = 0
+
+    def send(self, record: Record) -> None:
+        self.waits += 1
+        super().send(record)
+
+
+def test_a_queue_that_is_full_changes_nothing(cluster: KafkaSettings, topic: str) -> None:
+    """Records handed over as columns, or one by one, wait for room, and stand in the log in their order, each once."""
+    narrow = msgspec.structs.replace(cluster, properties={"queue.buffering.max.messages": 7, "linger.ms": 0})
+    values = [b"%d" % i for i in range(100)]
+    publisher = Waiting(narrow)
+    publisher.send_all(Keyed(topic, 1, [b"device"] * 50, values[:50]))
+    publisher.send_all([Record(topic, values[50], headers=(("closed", b"1"),), partition=1)])
+    publisher.send_all(Keyed(topic, 1, [b"device"] * 49, values[51:]))
+    publisher.flush()
+    assert (publisher.sent, publisher.flushed) == (100, 100)
+    assert publisher.waits, "the queue was full"
+
+    batches = read(KafkaLog(cluster, topic, "test").reader(1, 0), until=100)
+    assert values == [value for batch in batches for value in batch.values]
+    assert {row + batch.start: headers for batch in batches for row, headers in batch.headers.items()} == {
+        50: (("closed", b"1"),)
+    }
 
 
 def murmur2(data: bytes) -> int:
