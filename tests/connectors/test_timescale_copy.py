@@ -4,9 +4,11 @@ import struct
 from typing import Any
 
 import polars as pl
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from connectors import timescale_copy
 from connectors.timescale_copy import as_sent
 
 SCHEMA = pl.Schema(
@@ -41,14 +43,14 @@ def sent(value: Any, kind: pl.DataType, is_instant: bool) -> bytes:
     return struct.pack(">i", len(data)) + data
 
 
-@given(st.lists(row, min_size=1, max_size=6), st.integers(0, 5), st.sampled_from([{"at"}, set()]))
-@example([{"at": 0, "device_id": "", "value": 1.0, "metric": "", "revision": 0}], 0, {"at"})
-def test_each_row_is_sent_as_it_is(rows: list[dict[str, Any]], first: int, instants: set[str]) -> None:
-    """Texts of any length, doubles to the bit, instants in PostgreSQL's own time; also of a part of a frame."""
-    first %= len(rows)
-    frame = pl.DataFrame(rows, schema=SCHEMA)[first:]
+@given(st.lists(row, max_size=6), st.integers(0, 5), st.sampled_from([{"at"}, set()]), st.sampled_from([1, 2, 100]))
+@example([{"at": 0, "device_id": "", "value": 1.0, "metric": "", "revision": 0}], 0, {"at"}, 100)
+def test_each_row_is_sent_as_it_is(rows: list[dict[str, Any]], first: int, instants: set[str], at_once: int) -> None:
+    """Texts of any length, doubles to the bit, instants in PostgreSQL's own time; part of a frame, several matrices."""
     expected = b"".join(
         struct.pack(">h", len(SCHEMA)) + b"".join(sent(one[n], kind, n in instants) for n, kind in SCHEMA.items())
         for one in rows[first:]
     )
-    assert as_sent(frame, instants) == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timescale_copy, "ROWS_AT_ONCE", at_once)
+        assert b"".join(as_sent(pl.DataFrame(rows, schema=SCHEMA)[first:], instants)) == expected
