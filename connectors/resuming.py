@@ -7,7 +7,7 @@ before anything is claimed, so that a wrong start never disturbs a process that 
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -30,12 +30,12 @@ IDLE_MS_MAX: Final = 50  # asking an empty partition 20 times a second costs not
 
 
 class ResumingSource(FixedPartitionedSource[Claim | LogBatch, None]):
-    """Of each partition first its ``Claim``, then its ``LogBatch``es; when it comes to rest, one that is empty.
+    """Of each partition first its ``Claim``, then its ``LogBatch``es; when it comes to rest, empty ones.
 
     ``start``, "earliest" or "latest", is where a partition begins that has no progress. ``share`` "i/n" takes
-    partitions p with p % n == i, for independent processes side by side. An empty batch (``start == end``) follows
-    ``settle_secs`` after the last one, once: it carries what the sink could let wait. When the process is asked to
-    stop the input ends.
+    partitions p with p % n == i, for independent processes side by side. An empty batch (``start == end``) follows each
+    of ``settle_secs``, ascending, after the last one came: it carries what the sink could let wait. When the process is
+    asked to stop the input ends.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class ResumingSource(FixedPartitionedSource[Claim | LogBatch, None]):
         store: ProgressStore,
         start: str = "earliest",
         share: str = "0/1",
-        settle_secs: float = 10.0,
+        settle_secs: Sequence[float] = (10.0,),
     ) -> None:
         if start not in ("earliest", "latest"):
             raise OperatorError(f'flow.start is "{start}"; it can be "earliest" or "latest".')
@@ -110,17 +110,18 @@ class ResumingSource(FixedPartitionedSource[Claim | LogBatch, None]):
 class ResumingPart(StatefulSourcePartition[Claim | LogBatch, None]):
     """One partition; never waits, and asks less often while nothing comes."""
 
-    def __init__(self, source: ResumingSource, partition: int, settle_secs: float) -> None:
+    def __init__(self, source: ResumingSource, partition: int, settle_secs: Sequence[float]) -> None:
         self.partition: Final = partition
         self._source = source
-        self._settle: Final = timedelta(seconds=settle_secs)
+        self._settle: Final = [timedelta(seconds=secs) for secs in settle_secs]
         self._claim: Claim | None = None
         self._reader: LogReader | None = None
         self._together_ms: Final = epochs.together_ms()
         self._idle_ms = 0
         self._awake_at: datetime | None = None
-        self._end: int | None = None  # of the last batch; None where an empty one has followed it
-        self._settle_at: datetime | None = None  # when that is due; None before the partition is at rest
+        self._end = 0  # of the last batch
+        self._rests_from: datetime | None = None  # None before the partition is at rest
+        self._settling: list[timedelta] = []  # after which an empty batch is still to follow
         self._name = f"{source.topic} {partition}"
         HEALTH.built(self._name)
 
@@ -152,7 +153,7 @@ class ResumingPart(StatefulSourcePartition[Claim | LogBatch, None]):
         self._idle_ms = 0
         self._awake_at = resting.next_look(self._together_ms) if self._together_ms and caught_up else None
         (resting.rest if self._awake_at else resting.rouse)()
-        self._end, self._settle_at = batch.end, None
+        self._end, self._rests_from, self._settling = batch.end, None, self._settle
         HEALTH.read(batch.topic, self.partition, batch.end)
         self._meter.read(batch.end, log_end)
         return [batch]
@@ -170,14 +171,14 @@ class ResumingPart(StatefulSourcePartition[Claim | LogBatch, None]):
             self._reader.close()
 
     def _settled(self) -> list[Claim | LogBatch]:
-        if self._end is None:
+        if not self._settling:
             return []
         now = datetime.now(UTC)
-        self._settle_at = self._settle_at or now + self._settle
-        if now < self._settle_at:
+        self._rests_from = self._rests_from or now
+        if now < self._rests_from + self._settling[0]:
             return []
-        end, self._end = self._end, None
-        return [LogBatch(self._source.topic, self.partition, end, end, (), (), ())]
+        self._settling = self._settling[1:]
+        return [LogBatch(self._source.topic, self.partition, self._end, self._end, (), (), ())]
 
 
 def _refuse_other_topic(log: Log, flow: str, partition: int, topic_id: str, standing: Standing) -> None:

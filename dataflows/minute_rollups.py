@@ -56,7 +56,7 @@ def flow(settings_path: str, share: str = "0/1") -> Dataflow:
         settings.database, settings.flow.name, output.table, f"windows of {settings.windows.length_secs} s"
     )
     log = KafkaLog(kafka, kafka.events_topic, settings.flow.name)
-    source = ResumingSource(log, store, settings.flow.start, share, settings.flow.progress_every_secs)
+    source = ResumingSource(log, store, settings.flow.start, share, [settings.flow.progress_every_secs])
     every_secs = settings.flow.progress_every_secs
     sink = SealingSink(store, source.list_parts, rollup_writer(settings), every_secs, told=meter)
     return build(source, sink, settings)

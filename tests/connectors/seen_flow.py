@@ -81,7 +81,7 @@ def flow(
     log: KeptLog, conninfo: str, share: str = "0/1", settle_secs: float = 10.0, every_secs: float = 10.0
 ) -> Dataflow:
     keeping = store(conninfo, output="seen", shape="offsets")
-    source = ResumingSource(log, keeping, share=share, settle_secs=settle_secs)
+    source = ResumingSource(log, keeping, share=share, settle_secs=[settle_secs])
     sink = SealingSink(keeping, source.list_parts, Rows, progress_every_secs=every_secs)
     made = Dataflow("seen")
     stream = op.flat_map_batch("account", op.input("log", made, source), Step())

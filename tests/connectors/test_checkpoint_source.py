@@ -126,7 +126,7 @@ def test_a_start_that_means_nothing_is_refused() -> None:
 def test_at_rest_it_asks_less_often_and_hands_on_one_empty_batch(migrated_url: str) -> None:
     """The empty batch carries what the sink could let wait; after it there is silence until something comes."""
     log = KeptLog("raw.events", [2])
-    part = ResumingSource(log, store(migrated_url), settle_secs=0.0).build_part("log", "0", None)
+    part = ResumingSource(log, store(migrated_url), settle_secs=[0.0]).build_part("log", "0", None)
     assert [part.next_batch()[0].__class__, part.next_batch()[0].__class__] == [Claim, LogBatch]
     assert part.next_awake() is None
     (empty,) = part.next_batch()
@@ -138,6 +138,21 @@ def test_at_rest_it_asks_less_often_and_hands_on_one_empty_batch(migrated_url: s
     log.lengths[0] = 3
     assert part.next_batch()[0].end == 3
     assert part.next_awake() is None
+
+
+def test_each_time_to_settle_has_its_empty_batch(migrated_url: str) -> None:
+    """Rows may wait for a moment, progress for seconds: both are carried, and neither twice."""
+    part = ResumingSource(KeptLog("raw.events", [2]), store(migrated_url), settle_secs=[0.0, 0.0, 3600.0]).build_part(
+        "log", "0", None
+    )
+    part.next_batch()
+    assert [[(one.start, one.end) for one in part.next_batch()] for _ in range(5)] == [
+        [(0, 2)],
+        [(2, 2)],
+        [(2, 2)],
+        [],
+        [],
+    ]
 
 
 def test_it_ends_its_input_when_asked_to_stop(migrated_url: str) -> None:
