@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Final, cast
 
+import numpy as np
 from confluent_kafka import Consumer, KafkaException, Message, TopicCollection, TopicPartition
 
 from connectors import kafka_client
@@ -18,6 +19,7 @@ from connectors.health import HEALTH
 from connectors.kafka_client import ANSWER_SECS
 from schemas.errors import OperatorError
 from schemas.log import LogBatch
+from schemas.packed import Packed, Sizes
 from schemas.progress import Anchor
 from schemas.record import Headers
 from schemas.settings import KafkaSettings
@@ -139,9 +141,9 @@ class KafkaReader:
             if not messages:
                 break
             gathered.add(messages)
-            if gathered.bytes >= BATCH_BYTES_MAX:
+            if len(gathered.data) >= BATCH_BYTES_MAX:
                 break
-        if not gathered.values:
+        if not gathered.sizes:
             return None
         HEALTH.trust(kafka_client.SERVER)
         start, self._next = self._next, gathered.end
@@ -152,10 +154,9 @@ class KafkaReader:
             end=self._next,
             offsets=gathered.offsets,
             append_times=gathered.append_times,
-            values=gathered.values,
+            values=Packed(gathered.data, np.concatenate(gathered.sizes)),
             headers=gathered.headers,
             anchor=gathered.anchor,
-            sizes=gathered.sizes,
         )
 
     def end(self) -> int | None:
@@ -196,15 +197,17 @@ _offset_of = cast("Callable[[Message], int]", Message.offset)
 
 
 class _Gathered:
-    """The parts of one batch. Every call on a message costs; most are made by ``map``, and none that is not needed."""
+    """The parts of one batch. Every call on a message costs; most are made by ``map``, and none that is not needed.
+
+    Values are put into one piece at once: they are in the processor's cache then, and their objects can go.
+    """
 
     def __init__(self) -> None:
-        self.values: list[bytes] = []
-        self.sizes: list[int] = []
+        self.data = bytearray()
+        self.sizes: list[Sizes] = []
         self.append_times: list[int] = []
         self.headers: dict[int, Headers] = {}
         self.anchor: Anchor | None = None
-        self.bytes = 0
         self._offsets: list[Sequence[int]] = []
 
     def add(self, messages: list[Message]) -> None:
@@ -212,14 +215,13 @@ class _Gathered:
         values = list(map(_value_of, messages))
         if not all(values):
             values = [value or b"" for value in values]  # tombstones
-        sizes = list(map(len, values))
-        if min(sizes) <= TICK_BYTES_MAX:
-            at = len(self.values)
-            small = (i for i, size in enumerate(sizes) if size <= TICK_BYTES_MAX)
+        sizes = np.fromiter(map(len, values), np.int64, len(values))
+        if np.min(sizes) <= TICK_BYTES_MAX:
+            at = len(self.append_times)
+            small = np.flatnonzero(sizes <= TICK_BYTES_MAX).tolist()
             self.headers |= {at + i: found for i in small if (found := _tick_headers(messages[i]))}
-        self.values += values
-        self.sizes += sizes
-        self.bytes += sum(sizes)
+        self.data += b"".join(values)
+        self.sizes.append(sizes)
         self.append_times += [time_ms for _, time_ms in map(_timestamp_of, messages)]
         self.anchor = _anchor(messages[-1])
         first, end = _offset_of(messages[0]), self.anchor.offset + 1
@@ -229,7 +231,7 @@ class _Gathered:
     @property
     def offsets(self) -> Sequence[int]:
         first, end = self._offsets[0][0], self.end
-        return range(first, end) if end - first == len(self.values) else list(chain.from_iterable(self._offsets))
+        return range(first, end) if end - first == len(self.append_times) else list(chain.from_iterable(self._offsets))
 
     @property
     def end(self) -> int:

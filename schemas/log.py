@@ -22,7 +22,7 @@ class LogBatch:
     ``offsets``, ``append_times`` (ms) and ``values`` are parallel, ascending by offset. Offsets of [start, end) that
     are missing held no record (transaction markers, compaction): gaps. ``headers`` holds, by index into the
     lists, the headers of records that can be ticks (null key, small value) and of no other: reading them costs.
-    A tombstone's value is ``b""``.
+    A tombstone's value is ``b""``. Kafka's reader hands out values in one piece (``schemas.packed``).
     """
 
     topic: str
@@ -34,9 +34,6 @@ class LogBatch:
     values: Sequence[bytes]
     headers: Mapping[int, Headers] = field(default_factory=dict)
     anchor: Anchor | None = None  # of the last record in the batch; None where it holds no record
-    sizes: list[int] = field(
-        default_factory=list
-    )  # bytes of each value, or nothing: they are quicker counted when read
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from dataflows.decoding.ticks import ticking_worker
 from dataflows.decoding.times import TIME_MAX_MS, TIME_MIN_MS
 from schemas.frames import MESSAGES, TICKS
 from schemas.log import LogBatch, LogSlice, Refused
+from schemas.packed import Packed
 from schemas.settings import DecodingSettings
 
 
@@ -48,10 +49,9 @@ def _columnar(batch: LogBatch, ones: "_OneByOne") -> Iterator[pl.DataFrame]:
     """The messages that are beyond suspicion; the other records are given to ``ones``."""
     if not batch.values:
         return
-    sizes = batch.sizes or list(map(len, batch.values))
-    alike = read_alike(batch.values, sizes)
+    alike = read_alike(Packed.of(batch.values))
     if alike is None:
-        yield _parsed(batch, sizes, ones)
+        yield _parsed(batch, ones)
         return
     columns, flags = alike
     flags |= out_of_bounds(columns, ones.metrics_max)
@@ -61,8 +61,7 @@ def _columnar(batch: LogBatch, ones: "_OneByOne") -> Iterator[pl.DataFrame]:
         yield messages
         return
     yield messages.filter(pl.Series(~flags))
-    rest = _chosen(batch, np.flatnonzero(flags).tolist())
-    yield _parsed(rest, list(map(len, rest.values)), ones)
+    yield _parsed(_chosen(batch, np.flatnonzero(flags).tolist()), ones)
 
 
 def _chosen(batch: LogBatch, rows: Sequence[int]) -> LogBatch:
@@ -73,13 +72,14 @@ def _chosen(batch: LogBatch, rows: Sequence[int]) -> LogBatch:
         append_times=[batch.append_times[row] for row in rows],
         values=[batch.values[row] for row in rows],
         headers={at: batch.headers[row] for at, row in enumerate(rows) if row in batch.headers},
-        sizes=[],
     )
 
 
-def _parsed(batch: LogBatch, sizes: Sequence[int], ones: "_OneByOne") -> pl.DataFrame:
+def _parsed(batch: LogBatch, ones: "_OneByOne") -> pl.DataFrame:
     """The messages that ptars reads and that break no rule; the other records are given to ``ones``."""
-    columns = parse_all(batch.values, sizes)
+    values = list(batch.values)
+    sizes = list(map(len, values))
+    columns = parse_all(values, sizes)
     flags = suspicious(columns, sizes, ones.metrics_max)
     flags[unlawful(columns.device_id)] = True
     workers = {row: worker for row, headers in batch.headers.items() if (worker := ticking_worker(headers)) is not None}

@@ -12,6 +12,7 @@ from dataflows.decoding import alike
 from dataflows.decoding.alike import ALIKE_MIN, BLOCK, Layout, read_alike
 from dataflows.decoding.columns import parse
 from dataflows.decoding.telemetry import TelemetryEncoder
+from schemas.packed import Packed
 from schemas.telemetry_pb2 import Telemetry
 from tests.dataflows.decoding.one import NOW
 from tests.dataflows.decoding.payloads import entry
@@ -51,9 +52,13 @@ def fleets(draw: st.DrawFn) -> list[bytes]:
 
 @given(fleets())
 @example([written("n" * 127, NOW, (1.0,))] * 5)
+@example([written("thirteen-byte", NOW, (1.0,))] * 9 + [written("a", NOW, (1.0,))] * 3)  # near the end
+@example([written("a", NOW, (1.0,))] * 9 + [b""])
+@example([written("a", NOW, (1.0,))] * 9 + [b"a"])
+@example([b""] * 2 + [written("boiler-7", NOW, (1.0,))] * 9)
 def test_what_is_not_odd_is_what_ptars_reads(records: list[bytes]) -> None:
     """Id, time, names and values of each row, to the bit."""
-    found = read_alike(records, list(map(len, records)))
+    found = read_alike(Packed.of(records))
     if found is None:
         return
     columns, odd = found
@@ -91,7 +96,7 @@ def test_records_of_ingest_and_of_google_are_alike() -> None:
     google = [Telemetry(device_id=f"d-{i % 3}", ts=NOW, metrics={"a": i}).SerializeToString() for i in range(40)]
     tick = written("", NOW, ())
     for records in (ours, google, [*ours[:20], tick, *ours[20:]]):
-        found = read_alike(records, list(map(len, records)))
+        found = read_alike(Packed.of(records))
         assert found is not None
         assert [record == tick for record in records] == found[1].tolist()
 
@@ -100,7 +105,7 @@ def test_blocks_have_no_seam() -> None:
     """More records than are read at a time, of one size and of two."""
     for ids in (10, 11):
         records = [written(f"d-{i % ids}", NOW + i, (float(i), 0.0)) for i in range(BLOCK + 10)]
-        found = read_alike(records, list(map(len, records)))
+        found = read_alike(Packed.of(records))
         assert found is not None
         expected = parse(records)
         assert not found[1].any()
@@ -133,12 +138,12 @@ def test_blocks_have_no_seam() -> None:
 def test_only_a_plain_record_is_a_model(record: bytes) -> None:
     """Anything else is parsed: nothing, truncated, unlawful or repeated names, other fields, another order."""
     assert Layout.of(record) is None
-    assert read_alike([record] * 10, [len(record)] * 10) is None
+    assert read_alike(Packed.of([record] * 10)) is None
 
 
 def test_where_many_are_odd_all_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two kinds of devices in equal parts: one of them is parsed anyway, so both are."""
     kinds = [written("d", NOW, (1.0, 2.0)), written("d", NOW, (1.0, 2.0), ("humidity", "temperature"))]
-    assert read_alike(kinds * 50, [len(kinds[0])] * 100) is None
+    assert read_alike(Packed.of(kinds * 50)) is None
     monkeypatch.setattr(alike, "ODD_SHARE", 2)
-    assert read_alike(kinds * 50, [len(kinds[0])] * 100) is not None
+    assert read_alike(Packed.of(kinds * 50)) is not None
