@@ -6,7 +6,6 @@ batch that may break one are looked at one by one.
 """
 
 import math
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -54,7 +53,7 @@ def _columnar(batch: LogBatch, length_ms: int) -> tuple[pl.DataFrame, Flags]:
     """A row a record, and which rows may break a rule."""
     if not batch.values:
         return pl.DataFrame(schema=TOLD), np.zeros(0, np.bool_)
-    values, unread = _readable(batch.values)
+    values, unread = _readable(list(batch.values))  # ptars takes nothing but a list
     arrow = _rollups.list_to_record_batch(values)
     names = {name for name in TOLD if name != "offset"}
     columns = {name: pl.from_arrow(arrow.column(name)) for name in (*sorted(names), "length_ms")}
@@ -81,7 +80,7 @@ def _sound(length_ms: int) -> pl.Expr:
     )
 
 
-def _readable(values: Sequence[bytes]) -> tuple[Sequence[bytes], list[int]]:
+def _readable(values: list[bytes]) -> tuple[list[bytes], list[int]]:
     """``values`` with an empty message for each that is none, and the indices of those.
 
     ptars fails a batch for one record and does not say which; records are then tried one by one.
@@ -91,13 +90,13 @@ def _readable(values: Sequence[bytes]) -> tuple[Sequence[bytes], list[int]]:
         return values, []
     long = set(unread)
     unread += [row for row, value in enumerate(values) if row not in long and not _decodes([value])]
-    kept = list(values)
+    kept = values.copy()
     for row in unread:
         kept[row] = _EMPTY
     return kept, unread
 
 
-def _decodes(values: Sequence[bytes]) -> bool:
+def _decodes(values: list[bytes]) -> bool:
     try:
         _rollups.list_to_record_batch(values)
     except BaseException as error:  # ptars 0.0.25 panics at a length beyond 63 bits; that is no Exception here

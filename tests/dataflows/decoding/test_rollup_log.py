@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from dataflows.decoding.rollup_log import decode_rollups
 from schemas.log import LogBatch
+from schemas.packed import Packed
 from schemas.rollup_pb2 import Rollup
 
 MINUTE = 60_000
@@ -23,7 +24,9 @@ GOOD = Rollup(**WHOLE).SerializeToString()
 
 
 def decoded(values, ends=()):
+    """As Kafka's reader hands them on, in one piece."""
     headers = {at: (("closed", end),) for at, end in ends}
+    values = Packed.of(values)
     offsets = range(7, 7 + len(values))
     return decode_rollups(LogBatch("t", 1, 7, 7 + len(values), offsets, [5] * len(values), values, headers), MINUTE)
 
