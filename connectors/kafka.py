@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicCollection, 
 from connectors import kafka_client
 from connectors.health import HEALTH
 from connectors.kafka_client import ANSWER_SECS
+from connectors.kafka_outage import OUTAGE
 from schemas.errors import OperatorError
 from schemas.log import LogBatch
 from schemas.packed import Packed, Sizes
@@ -146,6 +147,7 @@ class KafkaReader:
         if not gathered.sizes:
             return None
         HEALTH.trust(kafka_client.SERVER)
+        OUTAGE.over()
         start, self._next = self._next, gathered.end
         return LogBatch(
             topic=self._topic,

@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from connectors.health import HEALTH
+from connectors.kafka_outage import ONE_SECS_MAX, OUTAGE
 from schemas.errors import OperatorError, ServerAway
 from schemas.settings import KafkaSettings
 
@@ -20,13 +21,17 @@ log = logging.getLogger("ionwax.kafka")
 
 Properties = dict[str, str | int | float | bool]
 
-COMPLAIN_SECS: Final = 15.0
 SERVER: Final = "Kafka"
-DOUBT_SECS: Final = 45.0  # between two vain tries to connect: 10 s of pause, 30 s until one is given up
+DOUBT_SECS: Final = ONE_SECS_MAX
 ANSWER_SECS: Final = 10.0  # how long a server may take to answer at start
 RECORD_BYTES_MAX: Final = 2 * 1024 * 1024  # a payload at its limit, its headers and the envelope
 
+# After an outage the processes of a flow are to be back within windows.quiet_secs of each other, or what one ingest
+# hands over first makes the others' late. librdkafka's own is 10 s.
+RECONNECT_MS_MAX: Final = 2_000
+
 READING: Final[Properties] = {
+    "reconnect.backoff.max.ms": RECONNECT_MS_MAX,
     "fetch.queue.backoff.ms": 5,  # the default of 1,000 leaves the reader idle: 0.15 M messages/s for 2 M (FACTS.md)
     # A partition's queue: librdkafka fetches while it holds fewer. The default of 100,000 is of no use to batches of
     # 20,000, and small messages cost it three times their size: 690 MiB for four partitions, now 350.
@@ -43,6 +48,7 @@ READING_FIXED: Final[Properties] = {
     "allow.auto.create.topics": False,
 }
 WRITING: Final[Properties] = {
+    "reconnect.backoff.max.ms": RECONNECT_MS_MAX,
     "compression.type": "zstd",
     "compression.level": 1,  # a quarter less CPU a rollup than zstd's own 3, for 5 % more bytes
     "linger.ms": 5,
@@ -99,7 +105,6 @@ class _Complaints:
     def __init__(self, settings: KafkaSettings, *, doubts: bool = False) -> None:
         self._servers = settings.bootstrap_servers
         self._doubts = doubts  # a consumer asks without pause; a broker hangs up on a producer that was idle
-        self._silent_until = 0.0
         self._down_until = 0.0
 
     def __call__(self, error: KafkaError) -> None:
@@ -108,9 +113,7 @@ class _Complaints:
         if self._doubts and (error.code() == KafkaError._ALL_BROKERS_DOWN or now < self._down_until):
             self._down_until = now + DOUBT_SECS
             HEALTH.doubt(SERVER, DOUBT_SECS)
-        if now >= self._silent_until:
-            self._silent_until = now + COMPLAIN_SECS
-            log.warning("Kafka at %s: %s; trying again", self._servers, error.str())
+        OUTAGE.lasts(self._servers, error.str())
 
 
 def explained(error: KafkaError, topic: str) -> OperatorError | None:

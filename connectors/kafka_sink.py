@@ -15,6 +15,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from connectors import kafka_client, metering, stopping
 from connectors.health import HEALTH
+from connectors.kafka_outage import OUTAGE
 from connectors.stopping import speaking
 from schemas.errors import OperatorError, ServerAway
 from schemas.record import Keyed, Record
@@ -78,6 +79,7 @@ class Publisher:
             raise self._failed
         HEALTH.back(kafka_client.SERVER)
         HEALTH.trust(kafka_client.SERVER)
+        OUTAGE.over()
         if self.sent > self.flushed:
             metering.flushed(self.sent - self.flushed)
         self.flushed = self.sent

@@ -22,6 +22,7 @@ from schemas.arrivals import Arrivals, Tick
 from schemas.settings import MqttSettings
 
 DEADLINE_SECS = 90.0
+RUNS_SECS_MAX = 900.0  # should whoever lets it run be gone
 EPOCH = timedelta(milliseconds=50)
 
 
@@ -127,7 +128,7 @@ def running(settings: MqttSettings, topic_filter: str, ledger: Ledger) -> Iterat
 
     def in_thread() -> None:
         try:
-            run(settings, topic_filter, ledger, lambda: done.wait(2 * DEADLINE_SECS))
+            run(settings, topic_filter, ledger, lambda: done.wait(RUNS_SECS_MAX))
         except BaseException as error:
             failures.append(error)
 
