@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import threading
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 PUBACK = 0x40
@@ -38,6 +39,14 @@ class Wire:
         while self._open:
             with contextlib.suppress(OSError):
                 self._open.pop().shutdown(socket.SHUT_RDWR)
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """Nobody gets through, and nobody is left."""
+        self.down = True
+        self.cut()
+        yield
+        self.down = False
 
     def _accept(self) -> None:
         while True:

@@ -2,12 +2,10 @@
 
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
-from psycopg.conninfo import conninfo_to_dict
 
 from connectors import mqtt_alerts
 from connectors.mqtt_alerts import AlertSender
@@ -17,7 +15,7 @@ from schemas.flag_records import Alert
 from schemas.settings import MqttSettings
 from tests.conftest import free_port
 from tests.connectors.contract import Contract
-from tests.connectors.cut_wire import Wire, wire
+from tests.connectors.mqtt_wire import Wire
 from tests.infra.mqtt_ear import Ear
 
 pytestmark = [pytest.mark.embedded, pytest.mark.contract]
@@ -30,11 +28,10 @@ class Sent:
 
     def __init__(self, prefix: str, way: Wire, ear: Ear, folder: Path) -> None:
         self._prefix, self._way, self._ear, self._folder = prefix, way, ear, folder
-        self._url = f"mqtt://127.0.0.1:{conninfo_to_dict(way.conninfo)['port']}"
 
     def carry(self, numbers: Sequence[int]) -> None:
         alerts = [Alert(f"{self._prefix}/{number}", b"%d" % number, 0) for number in numbers]
-        AlertSender(MqttSettings(url=self._url), f"{self._prefix}-alerts").send(alerts)
+        AlertSender(MqttSettings(url=self._way.url), f"{self._prefix}-alerts").send(alerts)
 
     def crash(self, numbers: Sequence[int]) -> None:
         self.carry(numbers[:1])  # and dies before its caller has committed: all of it is sent again
@@ -48,12 +45,8 @@ class Sent:
         assert self._ear.wait_until(lambda: end in {payload for _, payload, _, _ in self._ear.heard})
         return [int(payload) for topic, payload, _, _ in self._ear.heard if not topic.endswith("/end")]
 
-    @contextmanager
-    def away(self) -> Iterator[None]:
-        self._way.down = True
-        self._way.cut()
-        yield
-        self._way.down = False
+    def away(self) -> AbstractContextManager[None]:
+        return self._way.away()
 
     def refused(self) -> str:
         broker = MqttBroker(self._folder, login=Login("alerts", "correct-horse"))
@@ -71,10 +64,7 @@ class Sent:
 @pytest.fixture
 def subject(mqtt_url: str, server_data: Path) -> Iterator[Sent]:
     prefix = f"t{uuid.uuid4().hex[:8]}"
-    place = urlsplit(mqtt_url)
-    with ExitStack() as at_end:
-        way = at_end.enter_context(wire(f"host={place.hostname} port={place.port}"))
-        ear = at_end.enter_context(Ear(mqtt_url, f"{prefix}/+"))
+    with Wire(mqtt_url) as way, Ear(mqtt_url, f"{prefix}/+") as ear:
         yield Sent(prefix, way, ear, server_data / prefix)
 
 

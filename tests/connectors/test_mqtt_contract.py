@@ -5,7 +5,7 @@ The flow is one part of the source, called as the engine calls it: batches, ``sn
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -57,12 +57,8 @@ class Received:
     def arrived(self) -> list[int]:
         return list(self._flushed)
 
-    @contextmanager
-    def away(self) -> Iterator[None]:
-        self._way.down = True
-        self._way.cut()
-        yield
-        self._way.down = False
+    def away(self) -> AbstractContextManager[None]:
+        return self._way.away()
 
     def refused(self) -> str:
         broker = MqttBroker(self._folder, login=Login("ingest", "correct-horse"))

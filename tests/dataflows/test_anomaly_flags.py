@@ -18,6 +18,8 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from connectors.kafka_sink import Publisher
+from infra.letters.letter import letters
+from infra.letters.redrive import redrive
 from infra.migrations import migrate
 from schemas.anomaly_flag_pb2 import AnomalyFlag
 from schemas.record import Record
@@ -200,6 +202,17 @@ def test_killed_again_and_again_it_says_what_an_undisturbed_one_says(places: tup
     assert [row[3] for row in rows(calm, ledger)] == [1] * PARTITIONS
     ((resumed,),) = killed.ask("select count(*) from progress join flag_states using (flow, topic, partition, resume)")
     assert resumed == PARTITIONS, "the state on record is the one that progress resumes from"
+    stays(calm)
+
+
+def stays(calm: Topology) -> None:
+    """What flags refused is a dead letter that is listed, and that redrive leaves where it is."""
+    found = redrive(calm.settings)
+    ((reason, why),) = found.letters
+    assert (found.records, reason) == (0, "bad_protobuf")
+    assert f"is of {calm.settings.output.topic}" in why
+    places = {(one.source, one.headers["source-partition"]) for one in letters(calm.settings.kafka)}
+    assert places == {(calm.settings.output.topic, str(partition)) for partition in range(PARTITIONS)}
 
 
 def test_wrong_starts_are_one_message(places: tuple[Topology, Topology]) -> None:
