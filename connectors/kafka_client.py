@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from connectors.health import HEALTH
-from connectors.kafka_outage import ONE_SECS_MAX, OUTAGE
+from connectors.kafka_outage import OUTAGE
 from schemas.errors import OperatorError, ServerAway
 from schemas.settings import KafkaSettings
 
@@ -22,7 +22,7 @@ log = logging.getLogger("ionwax.kafka")
 Properties = dict[str, str | int | float | bool]
 
 SERVER: Final = "Kafka"
-DOUBT_SECS: Final = ONE_SECS_MAX
+DOUBT_SECS: Final = 45.0  # between two vain tries to connect: a pause, and 30 s until one is given up
 ANSWER_SECS: Final = 10.0  # how long a server may take to answer at start
 RECORD_BYTES_MAX: Final = 2 * 1024 * 1024  # a payload at its limit, its headers and the envelope
 
