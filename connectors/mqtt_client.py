@@ -31,7 +31,8 @@ from schemas.settings import MqttSettings
 log = logging.getLogger("ionwax.mqtt")
 
 PAUSE_SECS_MIN: Final = 0.25  # between attempts to connect; doubles
-PAUSE_SECS_MAX: Final = 8.0
+# Well below windows.quiet_secs: what the first client to be back hands over goes quiet while the last one still waits.
+PAUSE_SECS_MAX: Final = 4.0
 STEADY_SECS: Final = 5.0  # a connection that lasted as long was a good one
 SUBSCRIBE_ATTEMPTS_MAX: Final = 5  # at the start of a process; later there is no end to them
 CLOSE_SECS_MAX: Final = 2.0
