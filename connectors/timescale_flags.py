@@ -28,6 +28,8 @@ PIECE_BYTES: Final = 64 << 20  # a value of PostgreSQL holds 1 GB at most, and a
 HOUR_MS: Final = 3_600_000
 TABLES: Final = ("progress", "ledger", "anomaly_episodes", "flag_states")
 
+Place = tuple[str, str, int]  # flow, topic, partition
+
 _FLAG_KINDS: Final[Mapping[str, str]] = {
     "bucket": "timestamptz",
     "device_id": "text",
@@ -114,7 +116,7 @@ class FlagWriter:
         latest = {one.episode_id: one for one in episodes}
         _write(transaction, self._upsert_episodes, [self._episode_row(one) for one in latest.values()])
         if snapshots := [item.snapshot for item in items if item.snapshot is not None]:
-            self._keep(transaction, snapshots[-1])
+            keep(transaction, (self._claim.flow, self._claim.topic, self._claim.partition), snapshots[-1])
         for item in items:
             told = flag_records.records(item, self._settings.topic, self._length_ms, partition)
             self._publisher.send_all([*told, *(self._dead_letter(self._claim, one) for one in item.refused)])
@@ -141,16 +143,22 @@ class FlagWriter:
             *(flag.bucket, one.closed, one.cause, one.peak, flag.params_version),
         )
 
-    def _keep(self, transaction: Connection, snapshot: Snapshot) -> None:
-        """Write the state in place of the one before."""
-        place = (self._claim.flow, self._claim.topic, self._claim.partition)
-        content = snapshot_bytes.encode(snapshot)
-        transaction.execute(f"delete from flag_states {_PLACE}", place)
-        for piece, at in enumerate(range(0, len(content), PIECE_BYTES)):
-            transaction.execute(
-                "insert into flag_states (flow, topic, partition, piece, resume, content) values (%s,%s,%s,%s,%s,%b)",
-                (*place, piece, snapshot.resume, content[at : at + PIECE_BYTES]),
-            )
+
+def keep(transaction: Connection, place: Place, snapshot: Snapshot) -> None:
+    """Write the state of a partition in place of the one before."""
+    content = snapshot_bytes.encode(snapshot)
+    transaction.execute(f"delete from flag_states {_PLACE}", place)
+    for piece, at in enumerate(range(0, len(content), PIECE_BYTES)):
+        transaction.execute(
+            "insert into flag_states (flow, topic, partition, piece, resume, content) values (%s,%s,%s,%s,%s,%b)",
+            (*place, piece, snapshot.resume, content[at : at + PIECE_BYTES]),
+        )
+
+
+def carry(transaction: Connection, place: Place, resume: int) -> bool:
+    """Let the state on record be as of ``resume``, in whatever log that is; False where there is none."""
+    moved = transaction.execute(f"update flag_states set resume = %s {_PLACE}", (resume, *place))
+    return moved.rowcount > 0
 
 
 def recall(conninfo: str, claim: Claim) -> tuple[Snapshot | None, Mapping[str, Episode]]:

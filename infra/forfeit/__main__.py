@@ -8,7 +8,7 @@ from connectors import timescale_connection
 from connectors.checkpoint import Standing
 from connectors.kafka import KafkaLog
 from connectors.timescale import TimescaleStore
-from infra.forfeit import taking_over
+from infra.forfeit import flag_state, taking_over
 from infra.forfeit.books import Given, hold, lost_by
 from infra.forfeit.decision import At, Decision, Found, Undecided, decide
 from infra.settings_option import add_settings_option, chosen_settings
@@ -31,13 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="where another log is begun: its records are new, the same as on record, or of no interest",
     )
     parser.add_argument("--flow", metavar="NAME", help="another flow than flow.name of the settings")
-    parser.add_argument("--topic", metavar="NAME", help="the topic that it reads (kafka.events_topic)")
+    parser.add_argument("--topic", metavar="NAME", help="the topic that it reads (of flags output.topic, else kafka's)")
     parser.add_argument("--yes", action="store_true", help="do it; without, only say what would be done")
     add_settings_option(parser)
     chosen = parser.parse_args(arguments)
     settings = chosen_settings(chosen, "KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL")
-    own = chosen.flow in (None, settings.flow.name) and chosen.topic in (None, settings.kafka.events_topic)
-    if own and (begins := begin_anew(settings, chosen.at, chosen.yes)) is not None:
+    begins = begin_anew(settings, chosen.at, chosen.yes, chosen.flow, chosen.topic)
+    if begins is not None:
         print(*table(["partition", "begins at"], [list(one) for one in sorted(begins.items())]), sep="\n")
         return _said(chosen.yes)
     decisions, given = forfeit(settings, chosen.at, chosen.yes, chosen.flow, chosen.topic)
@@ -49,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(*table(header, rows), sep="\n")
     if any(one.offsets < 0 for one in given.values()):
         print("(below 0: the log gives offsets a second time, and what they hold now is counted as new)")
+    if chosen.flow == settings.flags.name:
+        print(flag_state.said({one.wrong for one in decisions.values()}))
     return _said(chosen.yes)
 
 
@@ -57,21 +59,29 @@ def _said(yes: bool) -> int:
     return 0
 
 
-def begin_anew(settings: Settings, at: At | None, yes: bool) -> Mapping[int, int] | None:
+def begin_anew(
+    settings: Settings, at: At | None, yes: bool, flow: str | None = None, topic: str | None = None
+) -> Mapping[int, int] | None:
     """Where each partition begins of a flow whose progress is gone; None where it is not. Raises ``OperatorError``."""
-    topic = settings.kafka.events_topic
-    if not taking_over.is_gone(settings, settings.flow.name, topic):
+    its = taking_over.Flow.of(settings, *_chosen(settings, flow, topic))
+    if its is None or not taking_over.is_gone(settings, its):
         return None
-    log = KafkaLog(settings.kafka, topic, GROUP)
+    log = KafkaLog(settings.kafka, its.topic, GROUP)
     bounds = {partition: log.bounds(partition) for partition in log.partitions()}
-    return taking_over.take_over(settings, topic, log.identity(), bounds, at, yes)
+    return taking_over.take_over(settings, its, log.identity(), bounds, at, yes)
+
+
+def _chosen(settings: Settings, flow: str | None, topic: str | None) -> tuple[str, str]:
+    """Which flow, and what it reads, where that is not said."""
+    flow = flow or settings.flow.name
+    return flow, topic or (settings.output.topic if flow == settings.flags.name else settings.kafka.events_topic)
 
 
 def forfeit(
     settings: Settings, at: At | None, yes: bool, flow: str | None = None, topic: str | None = None
 ) -> tuple[Mapping[int, Decision], Mapping[int, Given]]:
     """Decide for every partition, and where ``yes`` let it hold. Raises ``OperatorError``."""
-    flow, topic = flow or settings.flow.name, topic or settings.kafka.events_topic
+    flow, topic = _chosen(settings, flow, topic)
     log = KafkaLog(settings.kafka, topic, GROUP)
     standing = _standing(settings, flow, topic)
     if not standing:

@@ -19,6 +19,7 @@ from connectors.kafka import KafkaLog
 from connectors.timescale_connection import Connection
 from dataflows.decoding.log import decode_log
 from dataflows.windowing import Windows
+from infra.forfeit import flag_state
 from infra.forfeit.decision import Decision, Wrong
 from schemas.errors import OperatorError
 from schemas.log import LogBatch
@@ -133,6 +134,10 @@ def hold(
         for partition, (decision, lost) in sorted(decisions.items()):
             place = _Place(flow, topic, partition, topic_id, len(partitions))
             given[partition] = _hold(connection, place, standing[partition].progress, decision, lost)
+            if flow == settings.flags.name:
+                anew = standing[partition].partitions != len(partitions)
+                length_ms = settings.windows.length_secs * 1000
+                flag_state.go_on(connection, (flow, topic, partition), decision.resume, length_ms, anew)
         if any(decision.wrong is Wrong.GROWN for decision, _ in decisions.values()):
             for partition, low in sorted(partitions.items()):
                 if partition not in standing:

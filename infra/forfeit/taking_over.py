@@ -1,13 +1,14 @@
 """Progress that is gone while its rows are there: begun anew, and the books made again from the rows.
 
 As after a restore of some tables and not of others. What the log's offsets were is not known any more; the rows are
-taken over as they are, readings as counted, those in ``late_readings`` as late.
+taken over as they are, readings as counted, those in ``late_readings`` as late. Rows of flags count nothing, and are
+written over by themselves: of that flow only what it had learned is forgotten.
 """
 
 import getpass
 import socket
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from psycopg import sql
 from psycopg.types.json import Jsonb
@@ -20,7 +21,7 @@ from schemas.settings import Settings
 
 REASON: Final = "progress was gone; the rows were taken over"
 
-_FORGET: Final = ("ledger", "ledger_days", "late_waiting")
+_FORGET: Final = ("ledger", "ledger_days", "late_waiting", "flag_states")
 _PROGRESS: Final = """
     insert into progress (flow, topic, partition, generation, topic_id, partitions, output, shape, position, resume,
                           start, closed_until, claimed_by)
@@ -58,26 +59,46 @@ _DECISIONS: Final = """
 """  # what was given up before is of books that are forgotten
 
 
-def is_gone(settings: Settings, flow: str, topic: str) -> bool:
+class Flow(NamedTuple):
+    """A flow whose rows can be taken over, and what its progress says of it."""
+
+    name: str
+    topic: str
+    table: str
+    shape: str
+    counts: bool  # whether its rows are what it counted
+
+    @classmethod
+    def of(cls, settings: Settings, name: str, topic: str) -> "Flow | None":
+        """The flow of that name; None where it is another one's."""
+        windows = f"windows of {settings.windows.length_secs} s"
+        if (name, topic) == (settings.flow.name, settings.kafka.events_topic):
+            return cls(name, topic, settings.output.table, windows, counts=True)
+        if (name, topic) == (settings.flags.name, settings.output.topic):
+            return cls(name, topic, settings.flags.table, f"flags of {windows}", counts=False)
+        return None
+
+
+def is_gone(settings: Settings, flow: Flow) -> bool:
     """Whether a flow has rows and no progress."""
     with timescale_connection.connect_or_say(settings.database.conninfo, "ionwax forfeit") as connection:
-        table = sql.Identifier(settings.output.table)
         query = sql.SQL(
             "select not exists (select from progress where flow = %s and topic = %s) and exists (select from {})"
         )
-        row = connection.execute(query.format(table), [flow, topic]).fetchone()
+        row = connection.execute(query.format(sql.Identifier(flow.table)), [flow.name, flow.topic]).fetchone()
     return row == (True,)
 
 
 def take_over(
-    settings: Settings, topic: str, topic_id: str, bounds: Mapping[int, tuple[int, int]], at: At | None, yes: bool
+    settings: Settings, flow: Flow, topic_id: str, bounds: Mapping[int, tuple[int, int]], at: At | None, yes: bool
 ) -> Mapping[int, int]:
     """Where each partition begins. Raises ``OperatorError`` where ``at`` does not say."""
     if at not in ("beginning", "end"):
+        did = ("counted", "is in the rows already") if flow.counts else ("judged", "was judged before")
         raise OperatorError(
-            f"Table {settings.output.table} has rows, and flow {settings.flow.name} has no progress: which offsets are "
-            "in them is not known. Better restore all tables of one dump. Else give --at end (nothing that is in the "
-            "log now is counted) or --at beginning (all of it is counted, also what is in the rows already)."
+            f"Table {flow.table} has rows, and flow {flow.name} has no progress: which offsets are in them is not "
+            f"known. Better restore all tables of one dump. Else give --at end (nothing that is in the log now is "
+            f"{did[0]}) or --at beginning (all of it is {did[0]}, also what {did[1]})."
         )
     begins = {partition: low if at == "beginning" else high for partition, (low, high) in bounds.items()}
     if yes:
@@ -85,33 +106,28 @@ def take_over(
             timescale_connection.connect_or_say(settings.database.conninfo, "ionwax forfeit") as connection,
             connection.transaction(),
         ):
-            _take_over(connection, settings, topic, topic_id, begins)
+            _take_over(connection, flow, settings.windows.length_secs, topic_id, begins)
     return begins
 
 
 def _take_over(
-    connection: Connection, settings: Settings, topic: str, topic_id: str, begins: Mapping[int, int]
+    connection: Connection, flow: Flow, length_secs: float, topic_id: str, begins: Mapping[int, int]
 ) -> None:
-    flow, length = settings.flow.name, settings.windows.length_secs
-    table, partitions = sql.Identifier(settings.output.table), sorted(begins)
+    table, partitions, place = sql.Identifier(flow.table), sorted(begins), [flow.name, flow.topic]
     offsets = [begins[partition] for partition in partitions]
-    before = _books(connection, flow, topic)
+    before = _books(connection, *place)
     for name in _FORGET:
-        connection.execute(
-            sql.SQL("delete from {} where flow = %s and topic = %s").format(sql.Identifier(name)), [flow, topic]
-        )
-    closed_until = sql.SQL(_CLOSED_UNTIL).format(length, table)
+        connection.execute(sql.SQL("delete from {} where flow = %s and topic = %s").format(sql.Identifier(name)), place)
+    closed_until = sql.SQL(_CLOSED_UNTIL).format(length_secs, table) if flow.counts else sql.SQL("null")
     connection.execute(
         sql.SQL(_PROGRESS).format(closed_until=closed_until),
-        [
-            *(flow, topic, topic_id, len(partitions), settings.output.table, f"windows of {length} s"),
-            *(partitions, offsets),
-        ],
+        [*place, topic_id, len(partitions), flow.table, flow.shape, partitions, offsets],
     )
-    of = {"flow": flow, "topic": topic}
-    connection.execute(sql.SQL(_LATE).format(length=length, **of))
-    connection.execute(sql.SQL(_COUNTED).format(first=partitions[0], table=table, **of))
-    connection.execute(_LEDGER, [flow, topic, flow, topic, partitions, flow, topic])
+    of = {"flow": flow.name, "topic": flow.topic}
+    if flow.counts:
+        connection.execute(sql.SQL(_LATE).format(length=length_secs, **of))
+        connection.execute(sql.SQL(_COUNTED).format(first=partitions[0], table=table, **of))
+    connection.execute(_LEDGER, [*place, *place, partitions, *place])
     who = f"{getpass.getuser()} at {socket.gethostname()}"
     connection.execute(sql.SQL(_DECISIONS).format(**of), [REASON, topic_id, Jsonb(before), who, partitions, offsets])
 
