@@ -108,7 +108,7 @@ class Publisher:
                         on_failure,  # `callback`, which counts where both it and `on_delivery` are given, be it as None
                         None,
                         timestamp_ms or 0,  # 0 is now
-                        list(headers) or None,
+                        [*headers] or None,
                     )
                     handed_over += 1
             else:
