@@ -16,21 +16,18 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from connectors.kafka_sink import Publisher
-from connectors.stopping import EXIT_AWAY, EXIT_STUCK
+from connectors.stopping import EXIT_AWAY, EXIT_OPERATOR, EXIT_STUCK
 from infra.chaos.relay import Relay, Wire
 from infra.chaos.servers import wires
 from infra.verify.__main__ import check
-from schemas.record import Record
 from schemas.telemetry_pb2 import Telemetry
-from tests.connectors.mqtt_devices import Sent, publish
 from tests.databases import fresh_database
+from tests.stopping_records import READINGS, RULES, begin, give
 from tests.topology import Topology, beside, topology, wait_for
 
 pytestmark = [pytest.mark.embedded, pytest.mark.contract, pytest.mark.long]
 
 STOP_SECS_MAX = 30.0  # promised are 10, on a machine that does nothing else
-READINGS = 20
 
 Metrics = dict[str, float]
 
@@ -66,6 +63,10 @@ CASES = {
     "rollups, too few replicas": Case("minute_rollups", "kafka", Wire.stall_writes, (EXIT_AWAY,), waiting),
     "rollups, database away": Case("minute_rollups", "database", Wire.refuse, (EXIT_AWAY,), waiting),
     "rollups, database frozen": Case("minute_rollups", "database", Wire.stall, (EXIT_AWAY, EXIT_STUCK), sealing),
+    "archive, database away": Case("raw_archive", "database", Wire.refuse, (EXIT_AWAY,), waiting),
+    "flags, too few replicas": Case("anomaly_flags", "kafka", Wire.stall_writes, (EXIT_AWAY,), waiting),
+    "flags, database away": Case("anomaly_flags", "database", Wire.refuse, (EXIT_AWAY,), waiting),
+    "flags, alerts' broker away": Case("anomaly_flags", "mqtt", Wire.refuse, (EXIT_AWAY, EXIT_OPERATOR), waiting),
 }
 
 
@@ -83,6 +84,7 @@ class Stopped:
 
     def metrics(self) -> Metrics:
         """Values by name, of the one worker; the greatest of several."""
+        self.through.check()
         log = self.through.log("before").read_text()
         with urllib.request.urlopen(f"{log.split(' on ')[1].split()[0]}/metrics", timeout=30) as answer:
             samples = [line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if line[0] != "#"]
@@ -105,15 +107,22 @@ class Stopped:
 
         wait_for(ready, f"{self.case.flow} is ready", lambda: self.through.log(name).read_text())
 
+    def await_working(self) -> None:
+        """Of flags, which read their state back between the claim and the first record."""
+        if self.case.flow == "anomaly_flags":
+            begin(self.flows.settings)
+            accounted = "select count(*) from ledger where ticks > 0"
+            wait_for(lambda: self.flows.ask(accounted) == [(1,)], "flags work", self.through.log("before").read_text)
+
     def act(self) -> None:
         """Break the server, give the flow something to write, wait until it has it, and ask it to stop."""
         wire = self.wires[self.case.server]
-        if self.case.server == "mqtt":
-            self.give(range(READINGS))
+        if self.case.flow == "ingest" and self.case.server == "mqtt":
+            give(self.flows.settings, self.case.flow)
             self.case.how(wire, True)
         else:
             self.case.how(wire, True)
-            self.give(range(READINGS))
+            give(self.flows.settings, self.case.flow)
         wait_for(
             lambda: self.case.busy(self.metrics()), "there is something to write", self.through.log("before").read_text
         )
@@ -127,22 +136,6 @@ class Stopped:
             process.wait()
         self.secs = time.monotonic() - asked
         self.case.how(wire, False)
-
-    def give(self, numbers: range) -> None:
-        """By MQTT to ingest; to rollups as records, every other one of which it refuses, so it has to write at once."""
-        now = time.time_ns() // 1_000_000
-        if self.case.flow == "ingest":
-            topic = self.flows.topic.format(device_id="d")
-            body = [json.dumps({"ts": now + n, "metrics": {"n": n}}).encode() for n in numbers]
-            publish(
-                self.flows.settings.mqtt.url, [Sent(topic, one) for one in body], client_id=f"{self.flows.prefix}-d"
-            )
-            return
-        publisher = Publisher(self.flows.settings.kafka)
-        for n in numbers:
-            value = Telemetry(device_id="d", ts=now + n, metrics={"n": n}).SerializeToString() if n % 2 else b"\xff"
-            publisher.send(Record(self.flows.settings.kafka.events_topic, value, b"d"))
-        publisher.flush()
 
     def go_on(self) -> None:
         """Start the flow again, its servers mended, and wait until all is written."""
@@ -178,12 +171,16 @@ def stopped(
         for name, case in CASES.items():
             database = at_end.enter_context(fresh_database(admin_url))
             folder = tmp_path_factory.mktemp("stopping")
-            flows = at_end.enter_context(topology(folder, kafka_bootstrap, database, mqtt_url))
+            (folder / "rules.yaml").write_text(RULES)
+            own = {"topic": f"{folder.name}.flags", "alert_client_id": folder.name}
+            flows = at_end.enter_context(topology(folder, kafka_bootstrap, database, mqtt_url, flags=own))
             made[name] = Stopped(case, flows, *through(relay, flows, at_end))
         for one in made.values():
             one.through.start(one.case.flow, name="before")
         for one in made.values():
             one.await_ready("before")
+        for one in made.values():
+            one.await_working()
         with ThreadPoolExecutor(len(made)) as pool:
             list(pool.map(Stopped.act, made.values()))
             list(pool.map(Stopped.go_on, made.values()))
@@ -222,5 +219,10 @@ def test_nothing_is_half_written(stopped: dict[str, Stopped], name: str) -> None
     assert one.failed is None, one.failed
     if one.case.flow == "ingest":
         assert sorted(one.readings()) == list(range(READINGS))
-    else:
+    elif one.case.flow == "minute_rollups":
         assert [] == list(check(one.flows.settings, deep=True))
+    else:
+        half = READINGS // 2
+        table = "anomaly_flags" if one.case.flow == "anomaly_flags" else "raw_telemetry"
+        assert one.flows.ask("select sum(messages), sum(refused) from ledger") == [(half, half)]
+        assert one.flows.ask(f"select count(*) from {table}") == [(half,)]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from infra.chaos.run import Outcome, Run
-from infra.chaos.schedule import ARCHIVE, FLOWS, Act, schedule
+from infra.chaos.schedule import ARCHIVE, FLAGS, FLOWS, Act, schedule
 from infra.chaos.servers import ADDRESSES, servers
 from schemas.errors import OperatorError
 
@@ -30,6 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="what is broken when; a new one each time by default")
     parser.add_argument("--rate", type=float, default=60.0, metavar="N", help="messages a second (60)")
     parser.add_argument("--archive", action="store_true", help="run and disturb raw_archive, too")
+    parser.add_argument("--flags", action="store_true", help="run and disturb anomaly_flags, too")
+    parser.add_argument(
+        "--supervised", choices=("shares", "cluster"), default="",
+        help="run each dataflow by ./justw run --processes 2, and kill its processes and now and then the supervisor",
+    )  # fmt: skip
     parser.add_argument("--plan", action="store_true", help="print the schedule, and do nothing")
     parser.add_argument(
         "--outage",
@@ -44,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, signal.default_int_handler)  # whoever ends it wants nothing left running either
     seed = random.randrange(1_000_000) if chosen.seed is None else chosen.seed
     for_secs = 60.0 * chosen.minutes
-    names = (*FLOWS, ARCHIVE) if chosen.archive else FLOWS
+    names = (*FLOWS, *([ARCHIVE] if chosen.archive else []), *([FLAGS] if chosen.flags else []))
     acts = schedule(seed, for_secs, names)
     if chosen.outage:
         target, secs = chosen.outage
@@ -57,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     try:
         with servers({name: getattr(chosen, name) for name in ADDRESSES}, _say) as found:
-            outcome = Run(found, folder, rate=chosen.rate, names=names, say=_say).run(acts, for_secs)
+            run = Run(found, folder, rate=chosen.rate, names=names, supervised=chosen.supervised, say=_say)
+            outcome = run.run(acts, for_secs)
     except KeyboardInterrupt:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -77,8 +83,11 @@ def _told(outcome: Outcome, seed: int, folder: Path, secs: float) -> int:
         print(f"{outcome.left} acts were left out: the machine was too slow for them")
     for name, ends in outcome.ends.items():
         words = ", ".join(f"{n} times with {status}" for status, n in sorted(ends.items()))
-        print(f"{name} ended {words}; took {outcome.resident_mb[name]} MB at most")
+        memory = ", ".join(map(str, outcome.resident_mb[name]))
+        print(f"{name} ended {words}; took {memory} MB at most before, during and after that")
     print(f"{outcome.sent} messages, {outcome.rows} rows, {outcome.late} late; {outcome.fenced} processes fenced off")
+    if FLAGS in outcome.ends:
+        print(f"{outcome.alerts} alerts, of both flows of flags")
     for finding in outcome.findings[:FINDINGS_SHOWN_MAX]:
         print(f"✗ {finding}")
     if outcome.findings:

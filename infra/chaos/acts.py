@@ -9,7 +9,7 @@ from infra.chaos.flows import Flow
 from infra.chaos.relay import Wire
 from infra.chaos.schedule import ALL, SERVERS, Act
 
-CLAIMED_SECS_MAX: Final = 20.0
+CLAIMED_SECS_MAX: Final = 60.0
 
 
 def of(target: str, group: Sequence[str]) -> Sequence[str]:

@@ -37,7 +37,7 @@ def differences(disturbed: Settings, undisturbed: Settings) -> Iterator[str]:
     with psycopg.connect(disturbed.database.conninfo) as connection:
         connection.execute("set timezone to 'UTC'")
         tables = [sql.Identifier(one.output.table) for one in (disturbed, undisturbed)]
-        yield from _between(connection, "row", *(sql.SQL("select t::text from {} t").format(table) for table in tables))
+        yield from between(connection, "row", *(sql.SQL("select t::text from {} t").format(table) for table in tables))
         for table, columns in (
             ("late_readings", _LATE),
             ("ledger", _LEDGER),
@@ -45,7 +45,7 @@ def differences(disturbed: Settings, undisturbed: Settings) -> Iterator[str]:
             ("progress", _POSITION),
         ):
             query = "select row({})::text from {} where flow = {}"
-            yield from _between(
+            yield from between(
                 connection,
                 f"{table} row",
                 *(
@@ -56,13 +56,15 @@ def differences(disturbed: Settings, undisturbed: Settings) -> Iterator[str]:
     yield from _between_topics(disturbed, undisturbed)
 
 
-def _between(connection: psycopg.Connection[Any], what: str, ours: sql.Composed, theirs: sql.Composed) -> Iterator[str]:
+def between(connection: psycopg.Connection[Any], what: str, ours: sql.Composed, theirs: sql.Composed) -> Iterator[str]:
+    """Rows that one of two queries has, and the other has not."""
     for words, one, other in (("only of the disturbed run", ours, theirs), ("only undisturbed", theirs, ours)):
         found = connection.execute(sql.SQL("{} except all {} order by 1").format(one, other)).fetchall()
-        yield from _some(what, words, [text for (text,) in found])
+        yield from some(what, words, [text for (text,) in found])
 
 
-def _some(what: str, words: str, found: Sequence[str]) -> Iterator[str]:
+def some(what: str, words: str, found: Sequence[str]) -> Iterator[str]:
+    """The first of them, and how many more there are."""
     yield from (f"{what} {words}: {text}" for text in found[:DIFFERENCES_SHOWN_MAX])
     if len(found) > DIFFERENCES_SHOWN_MAX:
         yield f"{what} {words}: {len(found) - DIFFERENCES_SHOWN_MAX} more"
@@ -72,15 +74,15 @@ def _between_topics(disturbed: Settings, undisturbed: Settings) -> Iterator[str]
     ours, theirs = told(disturbed), told(undisturbed)
     for words, one, other in (("only of the disturbed run", ours, theirs), ("only undisturbed", theirs, ours)):
         wrong = sorted(key for key, record in one.rollups.items() if other.rollups.get(key) != record)
-        yield from _some("rollup in the topic", words, [str(Rollup.FromString(one.rollups[key])) for key in wrong])
-        yield from _some("closed window in the topic", words, [str(key) for key in sorted(one.closed - other.closed)])
+        yield from some("rollup in the topic", words, [str(Rollup.FromString(one.rollups[key])) for key in wrong])
+        yield from some("closed window in the topic", words, [str(key) for key in sorted(one.closed - other.closed)])
 
 
 def told(settings: Settings) -> Told:
     """Read the topic of rollups to its end."""
     rollups: dict[tuple[str, str, int], tuple[int, bytes]] = {}
     closed = set()
-    for message in _messages(settings, settings.output.topic):
+    for message in messages(settings, settings.output.topic):
         value = message.value() or b""
         rollup = Rollup.FromString(value)
         if not rollup.device_id:
@@ -92,14 +94,15 @@ def told(settings: Settings) -> Told:
     return Told({key: value for key, (_, value) in rollups.items()}, closed)
 
 
-def _messages(settings: Settings, topic: str) -> Iterator[Message]:
+def messages(settings: Settings, topic: str) -> Iterator[Message]:
+    """All that stands in a topic, partition by partition."""
     consumer = kafka_client.consumer(settings.kafka, "ionwax-chaos")
     try:
         for partition in range(settings.kafka.partitions):
             place = TopicPartition(topic, partition, 0)
             _, end = consumer.get_watermark_offsets(place, kafka_client.ANSWER_SECS)
             consumer.assign([place])
-            while consumer.position([place])[0].offset < end:
+            while max(0, consumer.position([place])[0].offset) < end:  # below 0 where nothing was read
                 for message in consumer.consume(10_000, 0.5):
                     if message.error() is None:
                         yield message

@@ -25,7 +25,7 @@ from schemas.telemetry_pb2 import Telemetry
 RECORDS_BEYOND: Final = 200  # the position: what a flow would count that took the log for its own
 SPACING_MS: Final = 100
 LOOK_SECS: Final = 0.1
-ENDS_SECS_MAX: Final = 20.0
+ENDS_SECS_MAX: Final = 90.0  # a machine that is busy takes long to start a process
 
 
 def wrongs(settings: Settings, flow: Flow) -> Iterator[str]:

@@ -10,7 +10,8 @@ from random import Random
 from typing import Final
 
 FLOWS: Final = ("ingest", "minute_rollups")
-ARCHIVE: Final = "raw_archive"  # beside them, where it is asked for
+ARCHIVE: Final = "raw_archive"  # beside them, where they are asked for
+FLAGS: Final = "anomaly_flags"
 SERVERS: Final = ("mqtt", "kafka", "database")
 ALL: Final = "all"
 

@@ -1,17 +1,23 @@
 """Chaos ends as an undisturbed run does, whatever is broken; and it does not where the protocol is."""
 
+import re
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 from confluent_kafka import KafkaException
 from hypothesis import settings as examples
 
 from connectors import kafka_client
+from infra.chaos.flows import ROOT
 from infra.chaos.relay import Relay
 from infra.chaos.run import Outcome, Run
-from infra.chaos.schedule import ESSENTIAL, FLOWS, WORDS, Act, acts_on, schedule
+from infra.chaos.schedule import ALL, ESSENTIAL, FLAGS, FLOWS, SERVERS, WORDS, Act, acts_on, schedule
 from infra.chaos.servers import Servers, wires
 from infra.embedded.kafka import KafkaBroker
 from infra.embedded.mqtt import MqttBroker
@@ -19,9 +25,12 @@ from infra.embedded.postgres import PostgresServer
 from infra.embedded.server import Server
 from schemas.settings import KafkaSettings
 from tests.infra.chaos_mutants import MUTANTS
+from tests.topology import wait_for
 
 SEED = 2
 FOR_SECS = 18.0
+CLIENTS = 2
+LINES_MAX = 60  # of a log that a person reads after four outages
 
 
 @pytest.fixture
@@ -86,6 +95,64 @@ def test_kafka_clients_stay_on_the_wire(relay: Relay, servers: Servers) -> None:
         admin.list_topics(timeout=1)
     made["kafka"].refuse(False)
     assert admin.list_topics(timeout=30).brokers
+
+
+@pytest.mark.embedded
+@pytest.mark.contract
+@pytest.mark.long
+def test_outages_need_no_hand(servers: Servers, tmp_path: Path) -> None:
+    """Each server away for a while, then all at once: no process ends by it, and each says what it waited for."""
+    acts = [Act(8.0 * n, "refuse", target, 4.0) for n, target in enumerate((*SERVERS, ALL), 1)]
+    outcome = Run(servers, tmp_path).run(acts, 44.0)
+    assert outcome.findings == []
+    assert outcome.ends == {name: Counter({0: 1}) for name in FLOWS}
+    assert all(after < before + 128 for before, _, after in outcome.resident_mb.values()), outcome.resident_mb
+    said = {name: (tmp_path / f"{name}.log").read_text() for name in FLOWS}
+    assert len(re.findall(r"MQTT broker .* is back after \d+\.\d s", said["ingest"])) >= 2 * CLIENTS
+    assert len(re.findall(r"database is back after \d+\.\d s", said["minute_rollups"])) >= 1
+    assert all(re.search(r"Kafka at .*; trying again", words) for words in said.values())
+    assert all(len(words.splitlines()) < LINES_MAX for words in said.values()), said
+
+
+@pytest.mark.embedded
+@pytest.mark.contract
+@pytest.mark.long
+def test_supervised_processes_and_flags_end_as_undisturbed_ones_do(servers: Servers, tmp_path: Path) -> None:
+    """By ./justw run, two processes a flow: killed behind its back, one frozen, each supervisor killed once."""
+    targets = (ALL, FLAGS, ALL, ALL)  # each third kill of a flow is that of its supervisor
+    acts = [Act(6.0 * n, "kill", target, 1.0) for n, target in enumerate(targets, 1)]
+    run = Run(servers, tmp_path, names=(*FLOWS, FLAGS), supervised="shares")
+    outcome = run.run([*acts, Act(30.0, "freeze", FLAGS, 2.0)], 34.0)
+    assert outcome.findings == []
+    assert outcome.done == {"kill": len(targets), "freeze": 1}
+    assert outcome.alerts > 0
+
+
+@pytest.mark.embedded
+@pytest.mark.contract
+@pytest.mark.long
+@pytest.mark.parametrize("how", [(), ("--supervised", "shares")], ids=["alone", "supervised"])
+def test_killed_itself_chaos_leaves_nothing_running(servers: Servers, how: tuple[str, ...]) -> None:
+    """Kill -9 of it: whatever it had started ends, the frozen and the supervised ones, too."""
+    given = [word for name, address in servers.addresses.items() for word in (f"--{name}", address)]
+    command = [sys.executable, "-m", "infra.chaos", "--minutes", "2", "--seed", str(SEED), *given, *how]
+    chaos = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: len(dataflows(chaos.pid)) >= len(FLOWS), "its dataflows run")
+        left = [psutil.Process(chaos.pid), *psutil.Process(chaos.pid).children(recursive=True)]
+        dataflows(chaos.pid)[0].suspend()
+    finally:
+        chaos.kill()
+        chaos.wait()
+    wait_for(lambda: not any(map(runs, left)), "nothing is left", lambda: [one.cmdline() for one in left if runs(one)])
+
+
+def dataflows(pid: int) -> list[psutil.Process]:
+    return [one for one in psutil.Process(pid).children(recursive=True) if "bytewax.run" in one.cmdline()]
+
+
+def runs(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 def red(servers: Servers, folder: Path, acts: list[Act], for_secs: float, mutant: str = "") -> Outcome:
