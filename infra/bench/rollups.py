@@ -51,28 +51,33 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--devices", type=int, nargs="+", default=[1_000, 100_000], metavar="N", help="of each fleet")
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="runs of each (3); medians are shown")
     parser.add_argument("--only", default="", metavar="TEXT", help="only what is named so; writes nothing")
+    parser.add_argument("--headers", action="store_true", help="give records the headers of ingest; writes nothing")
     chosen = parser.parse_args(argv)
     try:
-        results = {n: _fleet(n, chosen.messages, max(chosen.repeat, 1), chosen.only) for n in chosen.devices}
+        results = {
+            n: _fleet(n, chosen.messages, max(chosen.repeat, 1), chosen.only, chosen.headers) for n in chosen.devices
+        }
     except OperatorError as error:
         print(error, file=sys.stderr)
         return 1
     table = markdown(results, chosen.messages)
     print(table)
-    if not chosen.only:
+    if not (chosen.only or chosen.headers):
         FOLDER.mkdir(exist_ok=True)
         (FOLDER / "rollups.md").write_text(table)
         (FOLDER / "rollups.json").write_text(plain(results))
     return 0
 
 
-def _fleet(devices: int, messages: int, repeat: int, only: str) -> dict[str, list[Result]]:
+def _fleet(devices: int, messages: int, repeat: int, only: str, headers: bool) -> dict[str, list[Result]]:
     """All runs on the logs of one fleet, in turn."""
     ours = {f"`minute_rollups`, {n} process{'es' * (n > 1)}": n for n in (1, 2)}
     chosen = [name for name in (*ours, *rollups_peers.PROGRAMS) if only in name]
     results: dict[str, list[Result]] = {name: [] for name in chosen}
     with servers() as given:
-        long = _filled(given, given.settings.kafka.events_topic, devices, messages, bool(ours.keys() & results))
+        long = _filled(
+            given, given.settings.kafka.events_topic, devices, messages, bool(ours.keys() & results), headers
+        )
         few = min(max(messages // SHORTER, 10_000), SHORT_MAX)
         short = _filled(given, "bench.short", devices, few, bool(rollups_peers.PROGRAMS.keys() & results))
         for number in range(repeat):
@@ -88,10 +93,10 @@ def _fleet(devices: int, messages: int, repeat: int, only: str) -> dict[str, lis
     return results
 
 
-def _filled(given: Servers, topic: str, devices: int, messages: int, wanted: bool) -> Filled:
+def _filled(given: Servers, topic: str, devices: int, messages: int, wanted: bool, headers: bool = False) -> Filled:
     fleet = Fleet(devices * len(METRICS), (messages if wanted else 1) * len(METRICS), MINUTES)
     print(f"filling {topic}: {fleet.messages:,} messages of {devices:,} devices", file=sys.stderr)
-    return fill(given.settings, topic, fleet, ticks=topic == given.settings.kafka.events_topic)
+    return fill(given.settings, topic, fleet, ticks=topic == given.settings.kafka.events_topic, headers=headers)
 
 
 @contextmanager
@@ -140,7 +145,8 @@ def markdown(results: Results, messages: int) -> str:
         "# `./justw bench rollups`",
         "",
         f"{machine()}; load {os.getloadavg()[0]:.1f} at the end.",
-        f"A log of {messages:,} messages of four metrics and {MINUTES} minutes in four partitions, disorder up to 5 s;",
+        f"A log of {messages:,} messages of four metrics and {MINUTES} minutes in four partitions, disorder up to 5 s,",
+        "without ingest's headers (`--headers` measures with them, which takes more);",
         f"for the others {SHORTER} times shorter, {SHORT_MAX:,} messages at most. Kafka and PostgreSQL run on the same",
         f"cores; their CPU is not in the table. Medians of {repeat}. Every row is compared with a group by.",
     ]

@@ -1,4 +1,8 @@
-"""A topic filled for measuring, as ingest fills it; and what every row made of it must be, by a plain group by."""
+"""A topic filled for measuring, and what every row made of it must be, by a plain group by.
+
+Records have ingest's key, value and compression. Its three headers they have where that is asked for: a client that
+reads them pays for them, wanted or not, and other systems' figures are of logs without.
+"""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -8,6 +12,7 @@ from typing import Final
 import polars as pl
 from confluent_kafka import Producer
 
+from dataflows.decoding.arrivals import SCHEMA_VERSION
 from dataflows.decoding.telemetry import TelemetryEncoder
 from infra.bench.windows_logs import BASE_MS, METRICS, Fleet
 from schemas.settings import Settings
@@ -45,27 +50,28 @@ class Filled:
         return f"{wrong:,} of {len(both):,} rows differ" if wrong else ""
 
 
-def fill(settings: Settings, topic: str, fleet: Fleet, ticks: bool) -> Filled:
+def fill(settings: Settings, topic: str, fleet: Fleet, ticks: bool, headers: bool = False) -> Filled:
     """Produce the fleet's messages to a topic that exists, and what closes every window at its end."""
     producer = _producer(settings)
     now = time.time_ns() // 1_000_000
     shift = now - BEHIND_MS - BASE_MS
     rows, encode = [], TelemetryEncoder().encode
+    node = settings.mqtt.workers[0].encode()
     for frame in _chunks(fleet, shift):
         for number, (append, event, device, metrics, values) in enumerate(frame.iter_rows()):
             key = device.encode()
             value = encode(key, event, dict(zip(metrics, values, strict=True)))
-            _produce(producer, topic, value, key=key, timestamp=append)
+            more = [("device-id", key), ("schema-version", SCHEMA_VERSION), ("ingest-node-id", node)]
+            _produce(producer, topic, value, key=key, timestamp=append, headers=more if headers else [])
             if number % POLL_EVERY == 0:
                 producer.poll(0)
         rows = [_combined([*rows, _sums(frame)])]
     after = BASE_MS + shift + (fleet.minutes + 10) * 60_000
-    node = settings.mqtt.workers[0].encode()
     for partition in range(settings.kafka.partitions):
         end: dict[str, object] = {"partition": partition, "timestamp": after}
         if ticks:
-            headers = [("tick", b"1"), ("ingest-node-id", node)]
-            _produce(producer, topic, encode(b"", after, {}), headers=headers, **end)
+            tick = [("tick", b"1"), ("ingest-node-id", node)]
+            _produce(producer, topic, encode(b"", after, {}), headers=tick, **end)
         else:
             _produce(producer, topic, encode(CLOSING, after, {}), key=CLOSING, **end)
     left = producer.flush(120)
