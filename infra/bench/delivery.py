@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, Final
 
-from infra.bench import delivery_latency, delivery_mqtt, delivery_rows
+from infra.bench import delivery_latency, delivery_mqtt, delivery_rows, delivery_stop
 from infra.bench.delivery_latency import Measured
 from infra.bench.delivery_mqtt import FUTURE, OURS, OURS_BY_GMQTT, STOCK, Run
 from infra.bench.table import machine
@@ -24,8 +24,8 @@ from infra.embedded.unprivileged import account_if_root, temporary_directory
 from schemas.errors import OperatorError
 
 FOLDER: Final = Path(__file__).parents[2] / "bench"
-SERVER, QUEUE, ROWS, LATENCY = "server", "mosquitto", "rows", "latency"
-PARTS: Final = (SERVER, QUEUE, ROWS, LATENCY)
+SERVER, QUEUE, ROWS, LATENCY, STOP = "server", "mosquitto", "rows", "latency", "stop"
+PARTS: Final = (SERVER, QUEUE, ROWS, LATENCY, STOP)
 RECEIVERS: Final = (STOCK, FUTURE, OURS, OURS_BY_GMQTT)
 Runs = Mapping[str, Sequence[Run]]
 
@@ -128,6 +128,23 @@ def _latency(chosen: argparse.Namespace, folder: Path) -> tuple[list[str], Any]:
     return said, asdict(found)
 
 
+def _stop(chosen: argparse.Namespace, folder: Path) -> tuple[list[str], Any]:
+    stops = delivery_stop.measured(chosen.repeat, folder)
+    lines = [
+        "",
+        f"## From SIGTERM to the end, at {delivery_stop.RATE} messages a second",
+        "",
+        "| | | median s | longest s | statuses |",
+        "|---|---|---|---|---|",
+    ]
+    for flow, how in dict.fromkeys((one.flow, one.how) for one in stops):
+        some = [one for one in stops if (one.flow, one.how) == (flow, how)]
+        secs = [one.secs for one in some]
+        statuses = ", ".join(map(str, sorted({status for one in some for status in one.statuses})))
+        lines.append(f"| `{flow}` | {how} | {median(secs):.2f} | {max(secs):.2f} | {statuses} |")
+    return lines, [asdict(one) for one in stops]
+
+
 def _table(title: str, unit: str, runs: Runs, base: str) -> list[str]:
     lines = ["", f"## {title}", "", f"| | {unit}/s | ratio | a CPU second | ratio |", "|---|---|---|---|---|"]
     walls = {kind: median(run.messages / run.wall_secs for run in some) for kind, some in runs.items()}
@@ -147,4 +164,4 @@ def _rate(run: Run) -> str:
     return f"{run.messages / run.wall_secs / 1e3:.0f} k/s, {run.messages / run.cpu_secs / 1e3:.0f} k a CPU second"
 
 
-_MEASURES: Final = {SERVER: _from_server, QUEUE: _from_mosquitto, ROWS: _rows, LATENCY: _latency}
+_MEASURES: Final = {SERVER: _from_server, QUEUE: _from_mosquitto, ROWS: _rows, LATENCY: _latency, STOP: _stop}
