@@ -5,6 +5,7 @@ Beside each, for comparison, what a watermark that follows the maximum of event 
 
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from schemas.progress import Progress
@@ -78,15 +79,15 @@ def test_open_rows_stay_near_those_of_a_maximum_of_event_times(devices: int, spe
     records = fleet.records()
     core = open_core(rules, Progress.begin(0))
     newest, held = 0, Counter[int]()
-    appended: list[int] = []
+    appended = np.zeros(0, np.int64)
     for part in slices_of(records, 50):
         core.feed(part)
-        for append, event in part.messages.select("append_time", "event_time").iter_rows():
-            newest = max(newest, event)
-            held[event // rules.length * rules.length] += 1
-            appended.append(append)
+        event = part.messages["event_time"].to_numpy()
+        newest = max(newest, int(event.max(initial=0)))
+        held.update((event // rules.length * rules.length).tolist())
+        appended = np.append(appended, part.messages["append_time"].to_numpy())[-20_000:]
         by_maximum = sum(n for start, n in held.items() if start + rules.length + rules.lateness > newest)
-        lately = sum(append > appended[-1] - rules.quiet for append in appended[-20_000:]) if appended else 0
+        lately = int((appended > appended[-1:] - rules.quiet).sum())
         window = max(held.values(), default=0)
         assert core.open_rows <= by_maximum + lately + window
 
