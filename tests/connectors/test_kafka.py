@@ -3,56 +3,21 @@
 import time
 import uuid
 import zlib
-from collections.abc import Iterator
 from itertools import pairwise
 
-import msgspec
 import pytest
-from confluent_kafka import KafkaException, Producer, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
-from connectors import kafka_client, kafka_topics
-from connectors.kafka import KafkaLog, KafkaReader
+from connectors import kafka_topics
+from connectors.kafka import KafkaLog
 from connectors.kafka_sink import Publisher
 from schemas.errors import OperatorError
-from schemas.log import LogBatch
-from schemas.record import Keyed, Record
+from schemas.record import Record
 from schemas.settings import FlagSettings, KafkaSettings, OutputSettings, Settings
+from tests.connectors.kafka_place import DEADLINE_SECS, make, read
 
 pytestmark = [pytest.mark.embedded, pytest.mark.contract]
-
-DEADLINE_SECS = 60.0
-
-
-@pytest.fixture
-def cluster(kafka_bootstrap: str) -> KafkaSettings:
-    return KafkaSettings(bootstrap_servers=kafka_bootstrap)
-
-
-@pytest.fixture
-def admin(cluster: KafkaSettings) -> AdminClient:
-    return kafka_client.admin(cluster)
-
-
-@pytest.fixture
-def topic(admin: AdminClient) -> Iterator[str]:
-    """A fresh topic of two partitions."""
-    name = f"test.{uuid.uuid4().hex}"
-    make(admin, name)
-    yield name
-    admin.delete_topics([name])[name].result(DEADLINE_SECS)
-
-
-def make(admin: AdminClient, name: str) -> None:
-    admin.create_topics([NewTopic(name, 2, 1)])[name].result(DEADLINE_SECS)
-    deadline = time.monotonic() + DEADLINE_SECS
-    while True:  # the answer comes before every broker knows the topic
-        try:
-            admin.describe_topics(TopicCollection([name]))[name].result(DEADLINE_SECS)
-            return
-        except KafkaException:
-            assert time.monotonic() < deadline, "the topic is there"
-            time.sleep(0.05)
 
 
 def publish(cluster: KafkaSettings, topic: str, *values: bytes, partition: int = 0) -> None:
@@ -61,18 +26,6 @@ def publish(cluster: KafkaSettings, topic: str, *values: bytes, partition: int =
         [Record(topic, value, partition=partition, timestamp_ms=1_000 + i) for i, value in enumerate(values)]
     )
     publisher.flush()
-
-
-def read(reader: KafkaReader, until: int) -> list[LogBatch]:
-    """All batches up to the offset ``until``."""
-    batches: list[LogBatch] = []
-    deadline = time.monotonic() + DEADLINE_SECS
-    while not batches or batches[-1].end < until:
-        assert time.monotonic() < deadline, f"read {batches} within {DEADLINE_SECS} s"
-        if (batch := reader.read()) is not None:
-            batches.append(batch)
-    reader.close()
-    return batches
 
 
 def test_what_was_flushed_is_read_back_in_order(cluster: KafkaSettings, topic: str) -> None:
@@ -205,77 +158,6 @@ def test_a_missing_topic_is_one_message(cluster: KafkaSettings) -> None:
     """It names the topic and the command that makes it."""
     with pytest.raises(OperatorError, match=r"no\.such\.topic.*\./justw topics"):
         KafkaLog(cluster, "no.such.topic", "test").partitions()
-
-
-def test_a_record_that_cannot_be_written_fails_the_flush(cluster: KafkaSettings, topic: str) -> None:
-    """Then nothing is acknowledged; the message says which topic."""
-    publisher = Publisher(cluster)
-    with pytest.raises(OperatorError, match=r"larger than the topic allows"):
-        publisher.send(Record(topic, b"x" * (3 * 1024 * 1024)))
-
-    beyond = Publisher(cluster)
-    beyond.send(Record(topic, b"x", partition=99))
-    with pytest.raises(OperatorError, match="partition"):
-        beyond.flush()
-
-
-class Waiting(Publisher):
-    """A publisher that counts the records it waited for."""
-
-    waits = 0
-
-    def send(self, record: Record) -> None:
-        self.waits += 1
-        super().send(record)
-
-
-def test_a_queue_that_is_full_changes_nothing(cluster: KafkaSettings, topic: str) -> None:
-    """Records handed over as columns, or one by one, wait for room, and stand in the log in their order, each once."""
-    narrow = msgspec.structs.replace(cluster, properties={"queue.buffering.max.messages": 7, "linger.ms": 0})
-    values = [b"%d" % i for i in range(100)]
-    publisher = Waiting(narrow)
-    publisher.send_all(Keyed(topic, 1, [b"device"] * 50, values[:50]))
-    publisher.send_all([Record(topic, values[50], headers=(("closed", b"1"),), partition=1)])
-    publisher.send_all(Keyed(topic, 1, [b"device"] * 49, values[51:]))
-    publisher.flush()
-    assert (publisher.sent, publisher.flushed) == (100, 100)
-    assert publisher.waits, "the queue was full"
-
-    batches = read(KafkaLog(cluster, topic, "test").reader(1, 0), until=100)
-    assert values == [value for batch in batches for value in batch.values]
-    assert {row + batch.start: headers for batch in batches for row, headers in batch.headers.items()} == {
-        50: (("closed", b"1"),)
-    }
-
-
-def murmur2(data: bytes) -> int:
-    """Java's ``Utils.murmur2``, masked to a positive int as its default partitioner does."""
-    m, h = 0x5BD1E995, 0x9747B28C ^ len(data)
-    whole = len(data) & ~3
-    for i in range(0, whole, 4):
-        k = int.from_bytes(data[i : i + 4], "little") * m & 0xFFFFFFFF
-        k = (k ^ (k >> 24)) * m & 0xFFFFFFFF
-        h = h * m & 0xFFFFFFFF ^ k
-    for i, byte in reversed(list(enumerate(data[whole:]))):
-        h ^= byte << (8 * i)
-        if i == 0:
-            h = h * m & 0xFFFFFFFF
-    h = (h ^ (h >> 13)) * m & 0xFFFFFFFF
-    return (h ^ (h >> 15)) & 0x7FFFFFFF
-
-
-def test_keys_go_where_java_puts_them(cluster: KafkaSettings, topic: str) -> None:
-    """Producers in other languages send a device's readings to the same partition."""
-    keys = [f"boiler-{i}".encode() for i in range(100)]
-    publisher = Publisher(cluster)
-    publisher.send_all([Record(topic, key, key=key) for key in keys])
-    publisher.flush()
-    expected = {p: [key for key in keys if murmur2(key) % 2 == p] for p in (0, 1)}
-
-    log = KafkaLog(cluster, topic, "test")
-    for partition, values in expected.items():
-        batches = read(log.reader(partition, 0), until=len(values))
-        assert values == [value for batch in batches for value in batch.values]
 
 
 def test_topics_are_made_once_and_compared_after(cluster: KafkaSettings) -> None:
