@@ -34,7 +34,7 @@ def test_a_payload_passes_by_itself(payloads: list[bytes]) -> None:
     found = passing(payloads, METRICS_MAX)
     for row, payload in enumerate(payloads):
         alone = passing([payload], METRICS_MAX)
-        assert (bool(found.good[row]),) == (bool(alone.good[0]),)
+        assert bool(found.good[row]) == bool(alone.good[0])
         if alone.good[0]:
             assert (found.device_ids[row], found.ts[row]) == (alone.device_ids[0], alone.ts[0])
 
