@@ -71,7 +71,7 @@ def sealed(conninfo: str, made: list[Step], one_by_one: bool = False) -> None:
 
 
 def test_what_is_divided_by_time_is_a_hypertable(connection) -> None:
-    """Rollups of every length, late readings, flags, raw telemetry, rejections; with the primary key they always had."""
+    """Rollups of every length, late readings, flags, raw telemetry, rejections; with the key they always had."""
     found = connection.execute("select hypertable_name from timescaledb_information.hypertables").fetchall()
     assert {name for (name,) in found} >= {
         "rollups_1m",
