@@ -89,8 +89,7 @@ class AlertSender:
                 self._stop_at = self._stop_at or now + STOP_SECS
             asked = self._stop_at is not None and now >= self._stop_at
             if asked or now - began >= OUTAGE_SECS_MAX:
-                ended = OperatorError if asked else ServerAway
-                raise ended(
+                raise ServerAway(
                     f"{refused.error} {left} alerts waited {now - began:.0f} s; nothing is half-written, and they are "
                     "sent at the next start. flags.alerts: false does without them."
                 ) from None
