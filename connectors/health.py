@@ -168,6 +168,11 @@ class Health:
             with self._lock:
                 self._doubts.pop(server, None)
 
+    def doubts(self, server: str) -> bool:
+        """Whether ``server`` cannot be reached, as far as is known."""
+        with self._lock:
+            return self._clock() < self._doubts.get(server, (0.0, -math.inf))[1]
+
     # For whoever asks.
 
     def report(self) -> Report:

@@ -5,6 +5,7 @@ that lag monitors see the flow, and never read back. A partition has a consumer 
 partition holds up no other. No call waits inside a running dataflow.
 """
 
+import threading
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -30,6 +31,8 @@ BATCH_BYTES_MAX: Final = 32 * 1024 * 1024  # and one item is not much more, whic
 RECORDS_AT_ONCE: Final = 2_000  # messages alive at a time: so few are still in the processor's cache when they are read
 TICK_BYTES_MAX: Final = 16  # an empty Telemetry with a timestamp takes 7 to 12; headers of larger ones are not read
 LOOK_SECS: Final = 0.1
+CLOSE_SECS_MAX: Final = 1.0
+LOOK_AGAIN_SECS: Final = 0.3  # at the end, at a server that was away: a partition each
 MIRROR_SECS: Final = 5.0  # how often the position is written to the consumer group
 
 
@@ -167,8 +170,22 @@ class KafkaReader:
         return found[1] if found and found[1] >= 0 else None
 
     def close(self) -> None:
+        """Let lag monitors see where it ends. For a server that is away librdkafka would wait a minute; not here."""
+        if HEALTH.doubts(kafka_client.SERVER) and self._is_answered():
+            HEALTH.trust(kafka_client.SERVER)
         self._mirror(now=True)
-        self._consumer.close()
+        closing = threading.Thread(target=self._consumer.close, daemon=True)
+        closing.start()
+        closing.join(0 if HEALTH.doubts(kafka_client.SERVER) else CLOSE_SECS_MAX)
+        if closing.is_alive():
+            HEALTH.doubt(kafka_client.SERVER, kafka_client.DOUBT_SECS)
+
+    def _is_answered(self) -> bool:
+        try:
+            self._consumer.get_watermark_offsets(TopicPartition(self._topic, self._partition), timeout=LOOK_AGAIN_SECS)
+        except KafkaException:
+            return False
+        return True
 
     def _sound(self, messages: list[Message]) -> list[Message]:
         """The records among ``messages``; an error that does not heal by itself is raised."""

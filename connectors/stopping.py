@@ -5,6 +5,7 @@ owes (acknowledgements, a last commit) and ends its input, so the last epoch is 
 (Bytewax by itself dies at once on SIGTERM and abruptly on SIGINT; FACTS.md.)
 """
 
+import atexit
 import functools
 import inspect
 import logging
@@ -19,6 +20,7 @@ from types import FrameType
 from typing import Any, Final, NoReturn, ParamSpec, TypeVar, cast
 
 from connectors import resting
+from connectors.health import HEALTH
 from schemas.errors import OperatorError, ServerAway
 
 P = ParamSpec("P")
@@ -52,7 +54,8 @@ def forget() -> None:
 def on_signals() -> None:
     """Turn the first SIGTERM or SIGINT into a request to stop; a second one ends the process at once.
 
-    A process that has not drained within ``STOP_SECS_MAX`` ends by itself, with ``EXIT_STUCK``.
+    A process that has not drained within ``STOP_SECS_MAX`` ends by itself, with ``EXIT_STUCK``; one that has, while a
+    server is away that may have more for it, with ``EXIT_AWAY``.
     """
     for number in SIGNALS:
         signal.signal(number, _signalled)
@@ -65,6 +68,12 @@ def _signalled(number: int, _frame: FrameType | None) -> None:
     last = Timer(STOP_SECS_MAX, _give_up)
     last.daemon = True  # a process that has drained does not wait for it
     last.start()
+    atexit.register(_tell_who_is_away)
+
+
+def _tell_who_is_away() -> None:
+    if away := ", ".join(HEALTH.report().waiting):
+        end_with(ServerAway(f"stopped while {away} was away. All that was read is committed; start again any time."))
 
 
 def _give_up() -> None:

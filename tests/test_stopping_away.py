@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from connectors.stopping import EXIT_AWAY, EXIT_OPERATOR, EXIT_STUCK
+from connectors.stopping import EXIT_AWAY, EXIT_STUCK
 from infra.chaos.relay import Relay, Wire
 from infra.chaos.servers import wires
 from infra.verify.__main__ import check
@@ -61,12 +61,15 @@ CASES = {
     "ingest, broker away": Case("ingest", "mqtt", Wire.refuse, (EXIT_AWAY,), waiting),
     "ingest, broker frozen": Case("ingest", "mqtt", Wire.stall, (0, EXIT_AWAY, EXIT_STUCK)),
     "rollups, too few replicas": Case("minute_rollups", "kafka", Wire.stall_writes, (EXIT_AWAY,), waiting),
+    "rollups, Kafka away": Case("minute_rollups", "kafka", Wire.refuse, (EXIT_AWAY,), waiting),
     "rollups, database away": Case("minute_rollups", "database", Wire.refuse, (EXIT_AWAY,), waiting),
     "rollups, database frozen": Case("minute_rollups", "database", Wire.stall, (EXIT_AWAY, EXIT_STUCK), sealing),
+    "archive, Kafka away": Case("raw_archive", "kafka", Wire.refuse, (EXIT_AWAY,), waiting),
     "archive, database away": Case("raw_archive", "database", Wire.refuse, (EXIT_AWAY,), waiting),
     "flags, too few replicas": Case("anomaly_flags", "kafka", Wire.stall_writes, (EXIT_AWAY,), waiting),
+    "flags, Kafka away": Case("anomaly_flags", "kafka", Wire.refuse, (EXIT_AWAY,), waiting),
     "flags, database away": Case("anomaly_flags", "database", Wire.refuse, (EXIT_AWAY,), waiting),
-    "flags, alerts' broker away": Case("anomaly_flags", "mqtt", Wire.refuse, (EXIT_AWAY, EXIT_OPERATOR), waiting),
+    "flags, alerts' broker away": Case("anomaly_flags", "mqtt", Wire.refuse, (EXIT_AWAY,), waiting),
 }
 
 
