@@ -148,7 +148,8 @@ def test_killed_itself_chaos_leaves_nothing_running(servers: Servers, how: tuple
 
 
 def dataflows(pid: int) -> list[psutil.Process]:
-    return [one for one in psutil.Process(pid).children(recursive=True) if "bytewax.run" in one.cmdline()]
+    """Those that run, and are bound to their parent's life by now: that is done before."""
+    return [one for one in psutil.Process(pid).children(recursive=True) if one.cmdline()[1:3] == ["-m", "bytewax.run"]]
 
 
 def runs(process: psutil.Process) -> bool:
