@@ -175,7 +175,7 @@ def stopped(
             database = at_end.enter_context(fresh_database(admin_url))
             folder = tmp_path_factory.mktemp("stopping")
             (folder / "rules.yaml").write_text(RULES)
-            own = {"topic": f"{folder.name}.flags", "alert_client_id": folder.name}
+            own = {"alert_client_id": folder.name}
             flows = at_end.enter_context(topology(folder, kafka_bootstrap, database, mqtt_url, flags=own))
             made[name] = Stopped(case, flows, *through(relay, flows, at_end))
         for one in made.values():

@@ -20,7 +20,7 @@ STOP_SECS_MAX = 10.0  # promised are 2 on a machine that does nothing else; what
 @pytest.fixture
 def flows(tmp_path: Path, kafka_bootstrap: str, database_url: str, mqtt_url: str):  # type: ignore[no-untyped-def]
     (tmp_path / "rules.yaml").write_text(RULES)
-    own = {"topic": f"{tmp_path.name}.flags", "alert_client_id": tmp_path.name}
+    own = {"alert_client_id": tmp_path.name}
     with topology(tmp_path, kafka_bootstrap, database_url, mqtt_url, flags=own) as made:
         subscribe_ahead(made.settings.mqtt)
         yield made

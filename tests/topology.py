@@ -125,6 +125,7 @@ def topology(
         "database": {"conninfo": database_url},
         "flow": {"progress_every_secs": 1},
         "output": {"topic": f"{prefix}.minute"},
+        "flags": {"topic": f"{prefix}.flags"},
     }
     for name, section in sections.items():
         own[name] = {**own.get(name, {}), **section}
