@@ -132,7 +132,7 @@ def test_a_shared_subscription_gives_each_message_to_one(broker: MqttBroker) -> 
 PAGED_UNSETTLED = pytest.mark.xfail(
     raises=TimeoutError,
     strict=False,
-    reason="twice in two whole runs Artemis, killed while paging, did not hand out all",
+    reason="in two whole runs Artemis, killed while paging, did not hand out all",
 )
 
 
