@@ -21,44 +21,21 @@ create table letters_noted (
     primary key (topic, topic_id, partition)
 );
 
--- As in 0009_gaps.sql, and before all else
+-- Gaps as in 0009_gaps.sql, of which one more cause is known now, before all others:
 --     rejected      something of the device was rejected meanwhile, or in the minute after (rejections says for which reasons)
-create or replace function gaps_between(since timestamptz, until timestamptz) returns table (
+alter function gaps_between rename to gaps_by_rollups;
+create function gaps_between(since timestamptz, until timestamptz) returns table (
     device_id text, metric text, starts timestamptz, ends timestamptz, missing bigint, cause text
 ) language sql stable as $$
-    select g.device_id, g.metric, g.starts, g.ends,
-        greatest(1, round(extract(epoch from g.ends - g.starts) / extract(epoch from g.every_)))::bigint,
+    select g.device_id, g.metric, g.starts, g.ends, g.missing,
         case
             when exists (select from rejections as n where n.device_id = g.device_id
                 and n.minute >= g.starts and n.minute <= g.ends) then 'rejected'
-            when not exists (select from rollups_1m as r where r.bucket >= g.starts and r.bucket < g.ends) then 'no device'
-            when exists (select from late_waiting as w where w.device_id = g.device_id and w.metric = g.metric
-                and w.event_time >= g.starts and w.event_time < g.ends) then 'waiting'
-            when not exists (select from series as s, lateral (
-                    select from rollups_1m as r where r.device_id = s.device_id and r.metric = s.metric
-                        and r.bucket >= g.starts and r.bucket < g.ends limit 1) as other
-                where s.device_id = g.device_id) then 'device'
-            else 'metric'
+            else g.cause
         end
-    from (
-        select c.device_id, c.metric, c.every_,
-            case when begins then previous else previous + c.every_ end as starts, bucket as ends
-        from cadence(until) as c, lateral (
-            select bucket, lag(bucket) over w as previous, lag(edge) over w as begins
-            from (
-                select greatest(readable_from(since), date_bin('1 minute', c.first_seen, 'epoch')) as bucket, true as edge
-                union all
-                select r.bucket, false from rollups_1m as r where r.device_id = c.device_id and r.metric = c.metric
-                    and r.bucket >= readable_from(since) and r.bucket < readable_until(until)
-                union all
-                select readable_until(until), false
-            ) as there
-            window w as (order by bucket, edge desc)
-        ) as steps
-        where bucket - previous >= c.every_ * case when begins then 1 else 1.5 end
-    ) as g
-    where g.ends > g.starts
+    from gaps_by_rollups(since, until) as g
 $$;
+create or replace view gaps as select * from gaps_between(now() - interval '1 day', now());
 
 comment on column anomaly_episodes.cause is
     'Why it closed: calm, forgotten (the series is long gone) or settings (the rule changed, or its state began anew).';
