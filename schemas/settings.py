@@ -9,7 +9,7 @@ Guarantee: ``repr`` of a section shows no secret.
 import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -29,6 +29,10 @@ Table = Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
 Topic = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 # Names that MQTT brokers and headers carry unharmed.
 Plain = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+
+# What a record of the events topic can say of itself; no dataflow reads it.
+EventHeader = Literal["device-id", "schema-version", "ingest-node-id"]
+EVENT_HEADERS: Final[frozenset[EventHeader]] = frozenset(get_args(EventHeader))
 
 HIDDEN: Final = "(hidden)"
 _SECRET_KEY: Final = re.compile(r"password|secret|token|credential|jaas|\.key$|\.pem$|private", re.IGNORECASE)
@@ -107,6 +111,7 @@ class KafkaSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     retention_hours: Annotated[int, Meta(ge=1, le=1_000_000)] = 168
     events_topic: Topic = "raw.events"
     dead_letter_topic: Topic = "raw.dead_letter"
+    event_headers: frozenset[EventHeader] = EVENT_HEADERS  # of the records of events_topic
 
     def __post_init__(self) -> None:
         if self.min_insync_replicas > self.replication:

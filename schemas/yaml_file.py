@@ -116,6 +116,8 @@ def in_words(kind: Any, error: msgspec.ValidationError) -> str:
     words = str(error).partition(" - at")[0]
     if get_origin(kind) is Literal:
         return f"give one of {', '.join(map(str, get_args(kind)))}"
+    if get_origin(kind) is frozenset and get_origin(choice := get_args(kind)[0]) is Literal:
+        return f"give a list of some of {', '.join(get_args(choice))}, or of none: []"
     if words.startswith(("Expected `str`, got", "Expected `str | null`, got")):
         return "expected text; put the value in quotes"
     words = words.replace("`bool | int | float | str`", "a single value")

@@ -77,6 +77,7 @@ class ArrivalsDecoder:
         self._metrics_max = decoding.metrics_max
         self._payload_bytes_max = decoding.payload_bytes_max
         self._events_topic = kafka.events_topic
+        self._event_headers: frozenset[str] = kafka.event_headers
         self._dead_letter_topic = kafka.dead_letter_topic
         self._encoder = TelemetryEncoder()
         self._names = Names()
@@ -235,7 +236,8 @@ class ArrivalsDecoder:
             if words := flaw_in(named) or self._names.flaw_in(device_id):
                 return Flaw(Reason.BAD_NAME, f"device id {shown(device_id)} {words}")
             key = device_id.encode()
-            return place._replace(key=key, headers=(("device-id", key), *place.headers[1:]))
+            headers = tuple((name, key if name == "device-id" else text) for name, text in place.headers)
+            return place._replace(key=key, headers=headers)
         if named in (place.device_id, place.captures.get(DEVICE_ID)):
             return place
         return Flaw(Reason.DEVICE_MISMATCH, f"the topic is of {shown(place.device_id)}, the payload of {shown(named)}")
@@ -261,9 +263,13 @@ class ArrivalsDecoder:
         if device_id is not None and (words_of_flaw := self._names.flaw_in(device_id)):
             return _Place(captures, None, b"", (), Flaw(Reason.BAD_NAME, f"{shown(device_id)} {words_of_flaw}"))
         key = (device_id or "").encode()
-        others = tuple((name, captures[name].encode()) for name in self._template.headers)
-        headers = (("device-id", key), ("schema-version", SCHEMA_VERSION), ("ingest-node-id", worker.encode()), *others)
-        return _Place(captures, device_id, key, headers)
+        return _Place(captures, device_id, key, self._headers(key, worker, captures))
+
+    def _headers(self, key: bytes, worker: str, captures: Mapping[str, str]) -> Headers:
+        """Those of the contract that the settings ask for, and what the topic says besides."""
+        known = (("device-id", key), ("schema-version", SCHEMA_VERSION), ("ingest-node-id", worker.encode()))
+        asked_for = (header for header in known if header[0] in self._event_headers)
+        return (*asked_for, *((name, captures[name].encode()) for name in self._template.headers))
 
 
 def _origin(topic: str, worker: str, content_type: str | None) -> Headers:

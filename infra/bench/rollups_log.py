@@ -1,7 +1,7 @@
 """A topic filled for measuring, and what every row made of it must be, by a plain group by.
 
-Records have ingest's key, value and compression. Its three headers they have where that is asked for: a client that
-reads them pays for them, wanted or not, and other systems' figures are of logs without.
+Records have ingest's key, value and compression, and its headers (``kafka.event_headers``) where that is asked for: a
+client that reads them pays for them, wanted or not, and other systems' figures are of logs without.
 """
 
 import time

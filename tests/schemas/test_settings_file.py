@@ -175,6 +175,8 @@ WRONG_VALUES = [
     ("kafka: {properties: {a: [1]}}", "kafka.properties: expected a single value, got a list"),
     ("kafka: {properties: 5}", "kafka.properties: expected names with values, got a whole number"),
     ("kafka: {events_topic: a b}", "kafka.events_topic: expected text matching"),
+    ("kafka: {event_headers: [device_id]}", "kafka.event_headers: give a list of some of device-id, schema-version, "),
+    ("kafka: {event_headers: device-id}", "kafka.event_headers: give a list of some of"),
     ("kafka: {min_insync_replicas: 2}", "kafka: min_insync_replicas is above replication"),
     ("kafka: {partitions: 0}", "kafka.partitions: expected a whole number >= 1"),
     ("flow: {start: middle}", "flow.start: give one of earliest, latest"),

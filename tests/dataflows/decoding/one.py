@@ -8,7 +8,7 @@ from dataflows.decoding.log import decode_log
 from schemas.arrivals import Arrivals
 from schemas.log import Headers, LogBatch, LogSlice
 from schemas.record import Record
-from schemas.settings import DecodingSettings, KafkaSettings, MqttSettings, WindowSettings
+from schemas.settings import EVENT_HEADERS, DecodingSettings, EventHeader, KafkaSettings, MqttSettings, WindowSettings
 from schemas.telemetry_pb2 import Telemetry
 
 NOW = 1_763_700_000_000  # 2025-11-21T04:40:00Z
@@ -30,12 +30,13 @@ def decoder(
     formats: Mapping[str, Mapping[str, str]] | None = None,
     payload_bytes_max: int = 1_048_576,
     metrics_max: int = 1_000,
+    event_headers: frozenset[EventHeader] = EVENT_HEADERS,
     **windows: float,
 ) -> ArrivalsDecoder:
     return ArrivalsDecoder(
         MqttSettings(topic=template, device_id_template=device_id_template),
         DecodingSettings(payload_bytes_max=payload_bytes_max, metrics_max=metrics_max, formats=formats or {}),
-        KafkaSettings(),
+        KafkaSettings(event_headers=event_headers),
         WindowSettings(**windows),  # type: ignore[arg-type]
     )
 
@@ -54,7 +55,7 @@ def events(decoded: Decoded) -> list[Message]:
 def message_of(record: Record) -> Message:
     """The message of a record, as Google's parser has it."""
     telemetry = Telemetry.FromString(record.value)
-    assert record.key == telemetry.device_id.encode() == dict(record.headers)["device-id"]
+    assert record.key == telemetry.device_id.encode() == dict(record.headers).get("device-id", record.key)
     return Message(telemetry.device_id, telemetry.ts, dict(telemetry.metrics))
 
 

@@ -35,6 +35,16 @@ def test_a_record_is_what_the_contract_says() -> None:
     assert ("boiler-7", NOW - 1_000, {"temperature": 21.5, "running": 1.0}) == message_of(record)
 
 
+def test_a_record_has_the_headers_that_the_settings_ask_for() -> None:
+    """All of the contract, some, or none; what the topic says besides travels in any case."""
+    for asked in (["device-id"], ["ingest-node-id", "schema-version"], []):
+        by = decoder("users/{user}/telemetry", event_headers=frozenset(asked))
+        payload = b'{"device_id":"boiler-7","metrics":{"a":1}}'
+        (record,) = arrive(payload, topic="users/ada/telemetry", by=by).records
+        assert {*asked, "user"} == dict(record.headers).keys()
+        assert b"boiler-7" == record.key == dict(record.headers).get("device-id", record.key)
+
+
 def test_captures_that_make_no_device_id_travel_as_headers() -> None:
     """``user`` is a header with the default device id template, and part of the id with another."""
     topic = "users/ada/devices/boiler-7/telemetry"
