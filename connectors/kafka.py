@@ -32,7 +32,7 @@ RECORDS_AT_ONCE: Final = 2_000  # messages alive at a time: so few are still in 
 TICK_BYTES_MAX: Final = 16  # an empty Telemetry with a timestamp takes 7 to 12; headers of larger ones are not read
 LOOK_SECS: Final = 0.1
 CLOSE_SECS_MAX: Final = 1.0
-LOOK_AGAIN_SECS: Final = 0.3  # at the end, at a server that was away: a partition each
+LOOK_AGAIN_SECS: Final = 1.0  # at the end, at a server that was away
 MIRROR_SECS: Final = 5.0  # how often the position is written to the consumer group
 
 
@@ -171,8 +171,11 @@ class KafkaReader:
 
     def close(self) -> None:
         """Let lag monitors see where it ends. For a server that is away librdkafka would wait a minute; not here."""
-        if HEALTH.doubts(kafka_client.SERVER) and self._is_answered():
-            HEALTH.trust(kafka_client.SERVER)
+        if HEALTH.doubts(kafka_client.SERVER) or OUTAGE.is_suspected:
+            if OUTAGE.is_over(self._is_answered):
+                HEALTH.trust(kafka_client.SERVER)
+            else:
+                HEALTH.doubt(kafka_client.SERVER, kafka_client.DOUBT_SECS)
         self._mirror(now=True)
         closing = threading.Thread(target=self._consumer.close, daemon=True)
         closing.start()

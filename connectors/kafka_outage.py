@@ -6,14 +6,17 @@ for ``CALM_SECS``.
 """
 
 import logging
+import math
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
 log = logging.getLogger("ionwax.kafka")
 
 SAY_SECS: Final = 15.0
 CALM_SECS: Final = 4.0  # more than between two tries (kafka_client.RECONNECT_MS_MAX, and half of it)
+VAIN_SECS: Final = 5.0  # for so long a question that was not answered stands for those of other partitions
 
 
 class Outage:
@@ -24,6 +27,20 @@ class Outage:
         self._servers: str | None = None  # those that are away
         self._heard_at = 0.0
         self._say_at = 0.0
+        self._asked_in_vain_at = -math.inf
+
+    @property
+    def is_suspected(self) -> bool:
+        """A client has complained, and it has not been calm since."""
+        return self._servers is not None
+
+    def is_over(self, answers: Callable[[], bool]) -> bool:
+        """Whether Kafka answers now. Asks at most once in ``VAIN_SECS`` while it does not: partitions end in a row."""
+        if time.monotonic() - self._asked_in_vain_at < VAIN_SECS:
+            return False
+        answered = answers()
+        self._asked_in_vain_at = -math.inf if answered else time.monotonic()
+        return answered
 
     def lasts(self, servers: str, words: str) -> None:
         """A client could not connect, or was cut off."""

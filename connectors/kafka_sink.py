@@ -23,7 +23,7 @@ from schemas.settings import KafkaSettings
 
 log = logging.getLogger("ionwax.kafka")
 
-STOP_SECS: Final = 8.0  # how long a process that was asked to stop still waits for a server that is away
+STOP_SECS: Final = 4.0  # how long a process that was asked to stop still waits for a server that is away: two tries
 WAIT_SECS: Final = 0.5
 ANY_PARTITION: Final = -1  # librdkafka's RD_KAFKA_PARTITION_UA: by key, or by chance without one
 SAY_SECS: Final = 15.0  # how often a wait says that it is still waiting
@@ -78,10 +78,11 @@ class Publisher:
         if self._failed is not None:
             raise self._failed
         HEALTH.back(kafka_client.SERVER)
+        if self.sent == self.flushed:
+            return  # nobody was asked, so nobody has answered
         HEALTH.trust(kafka_client.SERVER)
         OUTAGE.over()
-        if self.sent > self.flushed:
-            metering.flushed(self.sent - self.flushed)
+        metering.flushed(self.sent - self.flushed)
         self.flushed = self.sent
 
     def _go_on(self, wait: "_Wait", left: int) -> None:

@@ -41,6 +41,14 @@ def begin(settings: Settings) -> None:
     publisher.flush()
 
 
+def give_one(settings: Settings) -> None:
+    """Give ``minute_rollups`` a reading whose window stays open: it has something to commit, and nothing to publish."""
+    publisher = Publisher(settings.kafka)
+    value = Telemetry(device_id="d", ts=time.time_ns() // 1_000_000, metrics={"n": 0}).SerializeToString()
+    publisher.send(Record(settings.kafka.events_topic, value, b"d"))
+    publisher.flush()
+
+
 def _first_bucket() -> int:
     return time.time_ns() // 1_000_000 // MINUTE_MS * MINUTE_MS - 30 * MINUTE_MS
 

@@ -3,7 +3,9 @@
 import pytest
 
 from connectors import kafka_client, kafka_topics, stopping
+from connectors.health import HEALTH
 from connectors.kafka import KafkaLog
+from connectors.kafka_outage import OUTAGE
 from connectors.kafka_sink import Publisher
 from schemas.errors import OperatorError
 from schemas.record import Record
@@ -53,3 +55,27 @@ def test_a_flush_ends_when_the_process_is_asked_to_stop(monkeypatch: pytest.Monk
     finally:
         stopping.forget()
     assert (1, 0) == (publisher.sent, publisher.flushed)
+
+
+def test_a_flush_of_nothing_does_not_say_that_kafka_is_back() -> None:
+    """Nobody was asked: a process that then ends has to say that it ended while Kafka was away."""
+    publisher = Publisher(KafkaSettings(bootstrap_servers=NOBODY))
+    HEALTH.doubt(kafka_client.SERVER, 45.0)
+    try:
+        publisher.flush()
+        assert HEALTH.doubts(kafka_client.SERVER)
+    finally:
+        HEALTH.trust(kafka_client.SERVER)
+
+
+def test_a_reader_that_ends_asks_where_somebody_complained() -> None:
+    """Nobody has doubted Kafka yet, but a client was cut off: what is away is found out, once for all partitions."""
+    readers = [KafkaLog(KafkaSettings(bootstrap_servers=NOBODY), "t", "g").reader(partition, 0) for partition in (0, 1)]
+    OUTAGE.lasts(NOBODY, "cut off")
+    try:
+        for reader in readers:
+            reader.close()
+        assert HEALTH.doubts(kafka_client.SERVER)
+    finally:
+        HEALTH.trust(kafka_client.SERVER)
+        OUTAGE.__init__()  # type: ignore[misc]

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from connectors import kafka_outage
-from connectors.kafka_outage import CALM_SECS, SAY_SECS, Outage
+from connectors.kafka_outage import CALM_SECS, SAY_SECS, VAIN_SECS, Outage
 
 
 @pytest.fixture
@@ -42,3 +42,21 @@ def test_the_next_outage_is_said_at_once(clock: list[float], caplog: pytest.LogC
             clock[0] += CALM_SECS
             outage.over()
     assert len(caplog.records) == 4
+
+
+def test_a_question_in_vain_stands_for_others(clock: list[float]) -> None:
+    """For a while: sixteen partitions that end in a row do not wait sixteen times. An answer stands for itself only."""
+    outage = Outage()
+    asked: list[bool] = []
+
+    def answers(answer: bool) -> bool:
+        asked.append(answer)
+        return answer
+
+    assert not outage.is_over(lambda: answers(False))
+    assert not outage.is_over(lambda: answers(True))
+    assert asked == [False]
+    clock[0] += VAIN_SECS
+    assert outage.is_over(lambda: answers(True))
+    assert not outage.is_over(lambda: answers(False))
+    assert asked == [False, True, False]
