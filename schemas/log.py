@@ -73,7 +73,8 @@ class Outcome:
 
     ``rollups`` has the columns of ``schemas.aggregates.ROLLUPS`` and holds whole closed windows, ascending by
     bucket, then device and metric; a (series, bucket) never appears twice in the life of a partition.
-    ``closed`` are the ends (ms, exclusive) of the windows closed by this slice, ascending, empty ones included.
+    ``closed`` are the ends (ms, exclusive) of the windows closed by this slice, ascending, empty ones included
+    (of a leap over more than a year of minutes, only the first and the last of those).
     ``late`` (``schemas.frames.LATE``) holds readings whose window had closed before their record; whether one repeats
     an earlier one is for the store to say.
     ``refused`` adds, to those of the slice, messages that the core refused by their time; those

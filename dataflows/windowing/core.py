@@ -29,6 +29,8 @@ from schemas.progress import Claim, Counts, Progress
 from schemas.settings import WindowSettings
 
 NO_ROLLUPS: Final = ROLLUPS.to_frame()
+LEAP_MAX: Final = 600_000  # windows that close at one record and are each told: more than a year of minutes
+LEAP_TOLD: Final = 10_080  # of a longer leap: a week of minutes, after which nobody waits for a series
 
 
 class Windows:
@@ -113,8 +115,8 @@ class Windows:
         counts = replace(counts, gaps=part.end - part.start - counts.offsets)
         assert counts.gaps >= 0, "a slice holds more records than offsets"
         self._progress = self._moved(part)
-        length = self._spans.length
-        closed = range(steps[0].start + length, steps[-1].until + 1, length) if steps else ()
+        held = [int(one.rollups["bucket"][0]) + self._spans.length for one in reduced]
+        closed = _ends(steps, held, self._spans.length)
         return Outcome(part.partition, rollups, late_rows, closed, refused, counts, self._progress)
 
     def _advance(self, part: LogSlice, judged: Judged) -> tuple[Sequence[Step], Mask]:
@@ -159,6 +161,22 @@ class Windows:
             "windows.buffer_rows_max, use more partitions, or let windows close sooner with a smaller "
             "windows.quiet_secs, windows.patience_secs or windows.allowed_lateness_secs"
         )
+
+
+def _ends(steps: Sequence[Step], held: Sequence[int], length: int) -> Sequence[int]:
+    """The ends of the windows that ``steps`` closed; those of ``held`` had readings.
+
+    Of a leap longer than ``LEAP_MAX``, as out of 1970 where a clock stood when the log began, only the first are told,
+    the last, and those that had readings: each is a record, and 29 million of them would never be committed.
+    """
+    if not any(step.until - step.start > LEAP_MAX * length for step in steps):
+        return range(steps[0].start + length, steps[-1].until + 1, length) if steps else ()
+    ends: list[int] = []
+    for step in steps:
+        every = range(step.start + length, step.until + 1, length)
+        leaps = len(every) > LEAP_MAX
+        ends += sorted({*every[:LEAP_TOLD], *(end for end in held if end in every), every[-1]}) if leaps else every
+    return ends
 
 
 def _from(part: LogSlice, position: int) -> LogSlice:

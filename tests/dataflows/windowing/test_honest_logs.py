@@ -143,6 +143,22 @@ def test_a_silence_of_years_is_one_leap(ticks):
     assert len(whole.rollups) == 1
 
 
+def test_a_leap_out_of_1970_tells_of_no_more_windows_than_can_be_told():
+    """A clock that stood at 1970 when the log began: 29 million empty windows close, and each would be a record."""
+    begun = Message(0, 1_000, 1_000, "a", (("t", 1.0),))
+    amid = Message(1, BASE // 2, BASE // 2, "a", (("t", 2.0),))
+    now = Message(2, BASE, BASE, "a", (("t", 3.0),))
+    rules = Rules(workers=("ingest-0",))
+    (outcome,) = run(rules, Log((begun, amid, now, Tick(3, BASE, "ingest-0", BASE)), 0, 4))
+    assert len(outcome.closed) < 25_000  # of two leaps: 1997 has a reading, too
+    until = outcome.progress.closed_until
+    assert until is not None
+    assert until > BASE - rules.lateness - LENGTH
+    held = (LENGTH, BASE // 2 // LENGTH * LENGTH + LENGTH)
+    assert [end for end in outcome.closed if end in {*held, until}] == [*held, until]
+    assert list(outcome.closed) == sorted(set(outcome.closed))
+
+
 def test_the_oracle_leaps_as_the_core_does():
     """A silence short enough for the oracle to walk through: the same ends."""
     records = (
