@@ -139,9 +139,9 @@ def publish_refusals(at: dict[str, str]) -> None:
         assert f"refused, and kept in raw.dead_letter: {reason}" in said
 
 
-def test_a_demo_ends_by_itself_when_its_time_is_over(tmp_path):
+def test_a_demo_ends_by_itself_when_its_time_is_over(tmp_path, mqtt_url):
     """``--for`` ends it with status 0, and nothing is left."""
-    demo = Demo(tmp_path, "--for", "1s", "--history", "0")
+    demo = Demo(tmp_path, "--for", "1s", "--mqtt", mqtt_url, "--topic", "ends/{device_id}")
     try:
         demo.wait_for(lambda: "to go" in demo.said, "it runs")
         children = demo.children()
@@ -149,21 +149,6 @@ def test_a_demo_ends_by_itself_when_its_time_is_over(tmp_path):
     finally:
         demo.process.kill()
     assert nothing_is_left(demo, children)
-
-
-def test_a_demo_whose_dataflow_dies_says_so_and_stops_all(tmp_path):
-    """The end of one process ends the demo with status 1, its last log lines, and the place of all logs."""
-    demo = Demo(tmp_path, "--history", "1m")
-    try:
-        demo.wait_for(lambda: ingest_of(demo), "ingest runs")
-        children = demo.children()
-        os.kill(ingest_of(demo)[0], signal.SIGKILL)
-        assert demo.process.wait(PATIENCE_SECS) == 1
-    finally:
-        demo.process.kill()
-    assert "ingest ended by itself with code 137" in demo.said
-    assert nothing_is_left(demo, children)
-    assert {path.name for path in demo.folder.glob("*.log")} >= {"ingest.log", "minute_rollups.log", "fleet.log"}
 
 
 def test_a_killed_demo_takes_its_children_with_it(tmp_path):
@@ -192,8 +177,11 @@ def test_a_demo_told_to_stop_while_it_starts_stops(tmp_path):
         demo.process.kill()
 
 
-def test_your_own_broker_takes_the_fleets_place(tmp_path, mqtt_url):
-    """With ``--mqtt`` no broker and no fleet are started; what devices publish there, on their topic, is rolled up."""
+def test_your_own_broker_takes_the_fleets_place_and_a_dataflow_that_dies_stops_all(tmp_path, mqtt_url):
+    """With ``--mqtt`` no broker and no fleet are started; what devices publish there, on their topic, is rolled up.
+
+    The end of one process ends the demo with status 1, its last log lines, and the place of all logs.
+    """
     demo = Demo(tmp_path, "--mqtt", mqtt_url, "--topic", "site/{site}/{device_id}")
     try:
         demo.wait_for(lambda: "messages" in demo.said, "it has begun")
@@ -206,10 +194,16 @@ def test_your_own_broker_takes_the_fleets_place(tmp_path, mqtt_url):
             assert ("pump-1", "flow", 2.5) in database.execute(
                 "select device_id, metric, mean from rollups_1m"
             ).fetchall()
-        assert demo.end(signal.SIGINT) == 0
-        assert "fleet" not in demo.said
+        children = demo.children()
+        (ingest,) = ingest_of(demo)
+        os.kill(ingest, signal.SIGKILL)
+        assert demo.process.wait(PATIENCE_SECS) == 1
     finally:
         demo.process.kill()
+    assert "fleet" not in demo.said
+    assert "ingest ended by itself with code 137" in demo.said
+    assert nothing_is_left(demo, children)
+    assert {path.name for path in demo.folder.glob("*.log")} >= {"ingest.log", "minute_rollups.log"}
 
 
 @pytest.mark.parametrize(
