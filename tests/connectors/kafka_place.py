@@ -12,7 +12,8 @@ DEADLINE_SECS = 60.0
 
 
 def make(admin: AdminClient, name: str) -> None:
-    admin.create_topics([NewTopic(name, 2, 1)])[name].result(DEADLINE_SECS)
+    """For records of any time: by default Kafka looks every five minutes, and deletes those of 1970 at once."""
+    admin.create_topics([NewTopic(name, 2, 1, config={"retention.ms": "-1"})])[name].result(DEADLINE_SECS)
     deadline = time.monotonic() + DEADLINE_SECS
     while True:  # the answer comes before every broker knows the topic
         try:
