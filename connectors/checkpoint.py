@@ -54,6 +54,13 @@ class Log(Protocol):
         """The topic's id, which changes when it is deleted and made again."""
         ...
 
+    def is_still(self, topic_id: str, since: float) -> bool:
+        """Whether all that was read until ``since`` (``time.monotonic``) is of the log of that identity.
+
+        Asked before each commit. True also where nobody answers.
+        """
+        ...
+
     def bounds(self, partition: int) -> tuple[int, int]:
         """The first offset the log still has, and the next one it will give."""
         ...

@@ -18,6 +18,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicCollection, 
 from connectors import kafka_client
 from connectors.health import HEALTH
 from connectors.kafka_client import ANSWER_SECS
+from connectors.kafka_identity import TopicIdentity
 from connectors.kafka_outage import OUTAGE
 from schemas.errors import OperatorError
 from schemas.log import LogBatch
@@ -46,6 +47,7 @@ class KafkaLog:
     def __init__(self, settings: KafkaSettings, topic: str, group: str) -> None:
         self._settings = settings
         self._group = group
+        self._id = TopicIdentity(settings, topic)
         self.topic: Final = topic
 
     def partitions(self) -> Sequence[int]:
@@ -70,6 +72,10 @@ class KafkaLog:
         except KafkaException as error:
             known = kafka_client.explained(error.args[0], self.topic)
             raise known or kafka_client.unreachable(self._settings, error) from None
+
+    def is_still(self, topic_id: str, since: float) -> bool:
+        """Whether what was read until ``since`` is of the topic of that id; True also where Kafka does not answer."""
+        return self._id.is_still(topic_id, since)
 
     def bounds(self, partition: int) -> tuple[int, int]:
         """The first offset the log still has, and the next one it will give."""

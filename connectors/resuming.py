@@ -92,6 +92,14 @@ class ResumingSource(FixedPartitionedSource[Claim | LogBatch, None]):
             part.opened(claim, self._log.reader(partition, claim.progress.resume))
         logger.info("claimed %s of %s for flow %s", sorted(parts), self._log.topic, self._store.flow)
 
+    def check(self, claim: Claim, since: float) -> None:
+        """Refuse what was read until ``since`` where the topic was made again under us: it may be of another log."""
+        if not self._log.is_still(claim.topic_id, since):
+            raise OperatorError(
+                f"Topic {claim.topic} was deleted and made again while flow {claim.flow} read it: what was read since "
+                f"the last commit can be of the new one. {_go_on(self._log, claim.flow, ' --at beginning')}"
+            )
+
     def _checked(self, topic_id: str, partitions: list[int]) -> dict[int, int]:
         """Where each partition would begin, after its progress was compared with the log."""
         standing = self._store.standing(self._log.topic)

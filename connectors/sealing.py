@@ -48,7 +48,8 @@ class SealingSink(FixedPartitionedSink[Claim | S, None], Generic[S, X]):
     worker. A commit is made at the end of an epoch that brought rows (``pace`` can let them wait for more), and
     otherwise each ``progress_every_secs`` while items come: an older progress is always right, and costs a little
     reading again after a crash. The last commit is made at the end of the input. ``told`` hears of each commit, after
-    it, with the items whose rows were in it.
+    it, with the items whose rows were in it. ``check``, the source's, is asked before each commit whether what had come
+    until then (``time.monotonic``) is still of the log that was claimed.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class SealingSink(FixedPartitionedSink[Claim | S, None], Generic[S, X]):
         progress_every_secs: float = 10.0,
         pace: Pace = AT_ONCE,
         told: Callable[[Claim, Sequence[S]], None] = lambda _claim, _items: None,
+        check: Callable[[Claim, float], None] = lambda _claim, _since: None,
     ) -> None:
         self._store = store
         self._parts = parts
@@ -66,6 +68,7 @@ class SealingSink(FixedPartitionedSink[Claim | S, None], Generic[S, X]):
         self._every_secs = progress_every_secs
         self._pace = pace
         self._told = told
+        self._check = check
         self._open: Counter[int] = Counter()  # worker's thread → parts not closed yet
 
     @speaking
@@ -77,7 +80,9 @@ class SealingSink(FixedPartitionedSink[Claim | S, None], Generic[S, X]):
 
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> "SealingPart[S, X]":  # noqa: ARG002
         self._open[threading.get_ident()] += 1
-        return SealingPart(self._store, self._writer, self._every_secs, self._pace, self._told, self._closed)
+        return SealingPart(
+            self._store, self._writer, self._every_secs, self._pace, self._told, self._check, self._closed
+        )
 
     def _closed(self) -> None:
         self._open[threading.get_ident()] -= 1
@@ -95,6 +100,7 @@ class SealingPart(StatefulSinkPartition[Claim | S, None], Generic[S, X]):
         every_secs: float,
         pace: Pace,
         told: Callable[[Claim, Sequence[S]], None],
+        check: Callable[[Claim, float], None],
         closed: Callable[[], None],
     ) -> None:
         self._store: Final = store
@@ -102,12 +108,14 @@ class SealingPart(StatefulSinkPartition[Claim | S, None], Generic[S, X]):
         self._every_secs: Final = every_secs
         self._pace: Final = pace
         self._told: Final = told
+        self._check: Final = check
         self._closed: Final = closed
         self._claim: Claim | None = None
         self._pending: _Pending[S] | None = None
 
     @speaking
     def write_batch(self, values: list[Claim | S]) -> None:
+        self._heard_at = time.monotonic()
         for value in values:
             if isinstance(value, Claim):
                 self._begin(value)
@@ -148,6 +156,7 @@ class SealingPart(StatefulSinkPartition[Claim | S, None], Generic[S, X]):
         assert claim is not None
         if progress.position > self._sealed.position:
             began, counts = time.monotonic(), pending.counts
+            self._check(claim, self._heard_at)
 
             def work(transaction: X) -> Counts:
                 nonlocal counts

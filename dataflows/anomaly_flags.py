@@ -68,7 +68,7 @@ def flow(settings_path: str, share: str = "0/1") -> Dataflow:
     log = KafkaLog(settings.kafka, topic, flags.name)
     every_secs = settings.flow.progress_every_secs
     source = ResumingSource(log, store, flags.start, share, [every_secs])
-    sink = SealingSink(store, source.list_parts, flag_writer(settings), every_secs, told=meter)
+    sink = SealingSink(store, source.list_parts, flag_writer(settings), every_secs, told=meter, check=source.check)
     return build(source, sink, settings, rules, lambda claim: recall(settings.database.conninfo, claim))
 
 

@@ -58,7 +58,7 @@ def flow(settings_path: str, share: str = "0/1") -> Dataflow:
     log = KafkaLog(kafka, kafka.events_topic, settings.flow.name)
     source = ResumingSource(log, store, settings.flow.start, share, [settings.flow.progress_every_secs])
     every_secs = settings.flow.progress_every_secs
-    sink = SealingSink(store, source.list_parts, rollup_writer(settings), every_secs, told=meter)
+    sink = SealingSink(store, source.list_parts, rollup_writer(settings), every_secs, told=meter, check=source.check)
     return build(source, sink, settings)
 
 

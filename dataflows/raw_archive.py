@@ -59,7 +59,9 @@ def flow(settings_path: str, share: str = "0/1") -> Dataflow:
     pace = Pace(archive.batch_rows, archive.batch_wait_ms / 1000)
     every_secs = settings.flow.progress_every_secs
     source = ResumingSource(log, store, settings.flow.start, share, [pace.wait_secs, every_secs])
-    sink = SealingSink(store, source.list_parts, lambda claim: RawWriter(claim, archive.table), every_secs, pace)
+    sink = SealingSink(
+        store, source.list_parts, lambda claim: RawWriter(claim, archive.table), every_secs, pace, check=source.check
+    )
     return build(source, sink, settings)
 
 

@@ -24,6 +24,9 @@ class KeptLog:
     def identity(self) -> str:
         return self.topic_id
 
+    def is_still(self, topic_id: str, since: float) -> bool:  # noqa: ARG002
+        return self.topic_id == topic_id
+
     def bounds(self, partition: int) -> tuple[int, int]:
         return self.low[partition], self.lengths[partition]
 

@@ -82,7 +82,7 @@ def flow(
 ) -> Dataflow:
     keeping = store(conninfo, output="seen", shape="offsets")
     source = ResumingSource(log, keeping, share=share, settle_secs=[settle_secs])
-    sink = SealingSink(keeping, source.list_parts, Rows, progress_every_secs=every_secs)
+    sink = SealingSink(keeping, source.list_parts, Rows, progress_every_secs=every_secs, check=source.check)
     made = Dataflow("seen")
     stream = op.flat_map_batch("account", op.input("log", made, source), Step())
     op.output("seal", stream, sink)

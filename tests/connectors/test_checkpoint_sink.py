@@ -1,5 +1,6 @@
 """When a sealing sink commits, and in which order."""
 
+import time
 from dataclasses import replace
 
 import psycopg
@@ -171,3 +172,26 @@ def test_rows_do_not_wait_for_a_source_at_rest(migrated_url: str) -> None:
     sealing.write_batch([replace(drawn.without_rows(two), counts=Counts())])
     sealing.snapshot()
     assert position(migrated_url) == two.progress.position
+
+
+def test_what_is_not_of_the_claimed_log_is_not_committed(migrated_url: str) -> None:
+    """The source is asked about all that had come until then, before anything is written or told."""
+    told: list[float] = []
+
+    def refuse(_claim: Claim, since: float) -> None:
+        told.append(since)
+        raise OperatorError("another log")
+
+    publisher = Kept()
+    of = store(migrated_url)
+    sink = SealingSink(of, lambda: ["0"], lambda claim: writer(claim, publisher), NEVER, check=refuse)
+    built = sink.build_part("seal", "0", None)
+    built.write_batch([claimed(of)])
+    before = everything(migrated_url)
+    begins = time.monotonic()
+    built.write_batch(items())
+    with pytest.raises(OperatorError, match="another log"):
+        built.snapshot()
+    assert begins <= told[0] <= time.monotonic()
+    assert everything(migrated_url) == before
+    assert not publisher.records

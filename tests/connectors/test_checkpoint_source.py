@@ -89,6 +89,16 @@ def test_a_log_that_is_not_the_one_on_record_is_refused_before_anything_is_claim
     assert generations(begun_url) == before
 
 
+def test_a_log_that_is_made_again_under_the_flow_is_refused(migrated_url: str, log: KeptLog) -> None:
+    """The sink asks before each commit: Kafka reads on in the new topic without a word."""
+    source = ResumingSource(log, store(migrated_url))
+    claim = first_items(source)["0"]
+    source.check(claim, 0.0)
+    log.topic_id = "topic-2"
+    with pytest.raises(OperatorError, match=r"made again while flow minute_rollups read it.* --at beginning"):
+        source.check(claim, 0.0)
+
+
 def test_a_record_that_retention_deleted_is_not_missed(begun_url: str, log: KeptLog) -> None:
     """Where nothing is open and the anchor's own record has gone, there is nothing to compare and nothing lost."""
     with psycopg.connect(begun_url) as connection:

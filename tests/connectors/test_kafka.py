@@ -8,13 +8,16 @@ from itertools import pairwise
 import pytest
 from confluent_kafka import KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from msgspec.structs import replace
 
 from connectors import kafka_topics
 from connectors.kafka import KafkaLog
+from connectors.kafka_identity import TopicIdentity
 from connectors.kafka_sink import Publisher
 from schemas.errors import OperatorError
 from schemas.record import Record
 from schemas.settings import FlagSettings, KafkaSettings, OutputSettings, Settings
+from tests.conftest import free_port
 from tests.connectors.kafka_place import DEADLINE_SECS, make, read
 
 pytestmark = [pytest.mark.embedded, pytest.mark.contract]
@@ -131,6 +134,23 @@ def test_a_topic_made_again_is_another_log(cluster: KafkaSettings, admin: AdminC
 
     while identity_or_none(log) in (before, None):  # a busy broker may still know the one before, or neither
         assert time.monotonic() < deadline, "it has an identity of its own"
+    assert not log.is_still(before, time.monotonic())
+
+
+def test_an_answer_holds_for_what_was_read_before_it_was_asked_for(cluster: KafkaSettings, topic: str) -> None:
+    """One question serves all partitions of an epoch, and none serves a later epoch; silence is no other topic."""
+    log, began = KafkaLog(cluster, topic, "test"), time.monotonic()
+    known = log.identity()
+    asked: list[float] = []
+    of = TopicIdentity(cluster, topic, lambda: asked.append(time.monotonic()) or asked[-1])
+    assert of.is_still(known, began)
+    assert of.is_still(known, began)
+    assert len(asked) == 1
+    assert of.is_still(known, time.monotonic())
+    assert len(asked) == 2
+    assert not of.is_still("another", began)
+    away = TopicIdentity(replace(cluster, bootstrap_servers=f"127.0.0.1:{free_port()}"), topic)
+    assert away.is_still("another", began)
 
 
 def identity_or_none(log: KafkaLog) -> str | None:
