@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from connectors.health import HEALTH
@@ -24,6 +24,7 @@ Properties = dict[str, str | int | float | bool]
 SERVER: Final = "Kafka"
 DOUBT_SECS: Final = 45.0  # between two vain tries to connect: a pause, and 30 s until one is given up
 ANSWER_SECS: Final = 10.0  # how long a server may take to answer at start
+ASK_AGAIN_SECS: Final = 0.1
 RECORD_BYTES_MAX: Final = 2 * 1024 * 1024  # a payload at its limit, its headers and the envelope
 
 # After an outage the processes of a flow are to be back within windows.quiet_secs of each other, or what one ingest
@@ -97,6 +98,22 @@ def producer(settings: KafkaSettings) -> Producer:
 def admin(settings: KafkaSettings) -> AdminClient:
     """A client for questions about topics. Keep it until its answers are there: they end with it."""
     return AdminClient(_merged(settings, {}, {}), logger=log)
+
+
+def bounds(asking: Consumer, topic: str, partition: int) -> tuple[int, int]:
+    """The first offset that a partition still has, and the next one it will give.
+
+    For a moment after a topic was made, or a broker has started, a partition has no leader: then it is asked again,
+    for ``ANSWER_SECS`` at most. Raises ``KafkaException``.
+    """
+    deadline = time.monotonic() + ANSWER_SECS
+    while True:
+        try:
+            return asking.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_SECS)
+        except KafkaException as error:
+            if error.args[0].code() not in LEADERLESS or time.monotonic() >= deadline:
+                raise
+            time.sleep(ASK_AGAIN_SECS)
 
 
 class _Complaints:

@@ -43,7 +43,7 @@ class DeadLetters:
         place = TopicPartition(self._topic, partition)
         place.offset = OFFSET_BEGINNING
         if not from_beginning:
-            _, place.offset = self._consumer.get_watermark_offsets(place, timeout=ANSWER_SECS)
+            _, place.offset = kafka_client.bounds(self._consumer, self._topic, partition)
         return place
 
     def arrived(self, wait_secs: float = 0.0) -> list[DeadLetter]:

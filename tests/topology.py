@@ -96,7 +96,7 @@ class Topology:
         try:
             for partition in consumer.list_topics(topic, DEADLINE_SECS).topics[topic].partitions:
                 place = TopicPartition(topic, partition, 0)
-                _, end = consumer.get_watermark_offsets(place, DEADLINE_SECS)
+                _, end = kafka_client.bounds(consumer, topic, partition)
                 consumer.assign([place])
                 while end and (not found or (found[-1].partition(), found[-1].offset()) != (partition, end - 1)):
                     message = consumer.poll(DEADLINE_SECS)

@@ -8,10 +8,7 @@ from collections.abc import Iterator, Sequence
 from struct import pack
 from typing import Final, NamedTuple
 
-from confluent_kafka import TopicPartition
-
 from connectors import kafka_client
-from connectors.kafka_client import ANSWER_SECS
 from dataflows.decoding.arrivals import SCHEMA_VERSION, ArrivalsDecoder
 from dataflows.decoding.log import decode_log
 from dataflows.decoding.reasons import Reason
@@ -131,7 +128,7 @@ class Decoder:
         begins, ends = {}, {}
         try:
             for partition in range(self._settings.kafka.partitions):
-                _, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_SECS)
+                _, end = kafka_client.bounds(consumer, topic, partition)
                 begins[partition] = first_since(consumer, topic, partition, first_ms, end)
                 ends[partition] = first_since(consumer, topic, partition, end_ms, end)
         finally:

@@ -114,7 +114,7 @@ def messages(
             raise KafkaException(found.error)
         for partition in sorted(found.partitions if begins is None else begins):
             place = TopicPartition(topic, partition)
-            low, end = consumer.get_watermark_offsets(place, timeout=ANSWER_SECS)
+            low, end = kafka_client.bounds(consumer, topic, partition)
             if until is not None:
                 end = min(end, until.get(partition, end))
             place.offset = low if begins is None else max(low, begins[partition])

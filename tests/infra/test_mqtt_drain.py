@@ -81,7 +81,7 @@ def appended(settings: Settings) -> list[float]:
     """The numbers in the log, sorted."""
     consumer: Consumer = kafka_client.consumer(settings.kafka, "test")
     topic, found = settings.kafka.events_topic, []
-    ends = [consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1] for p in range(2)]
+    ends = [kafka_client.bounds(consumer, topic, p)[1] for p in range(2)]
     consumer.assign([TopicPartition(topic, p, 0) for p in range(2)])
     while len(found) < sum(ends):
         found += [message for message in consumer.consume(1_000, 0.1) if message.error() is None]
