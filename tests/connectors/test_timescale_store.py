@@ -192,7 +192,7 @@ def test_a_writer_that_hangs_in_its_transaction_does_not_block_a_claim_for_ever(
 
     writing = threading.Thread(target=hang)
     writing.start()
-    assert hung.wait(10)
+    assert hung.wait(60)
     claim = claimed(second)
     seal(second, claim, claim.progress, ITEMS[:1])
     awake.set()

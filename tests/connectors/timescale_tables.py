@@ -35,7 +35,7 @@ class Kept:
 
 def store(conninfo: str, flow: str = "minute_rollups", **changes: Any) -> TimescaleStore:
     settings = {"output": "rollups_1m", "shape": "windows of 60 s"} | changes
-    outage_max_secs = settings.pop("outage_max_secs", 20.0)
+    outage_max_secs = settings.pop("outage_max_secs", 90.0)  # a server that was killed is back long before
     return TimescaleStore(DatabaseSettings(conninfo=conninfo, outage_max_secs=outage_max_secs), flow, **settings)
 
 
