@@ -67,8 +67,8 @@ class MqttPart(StatefulSourcePartition[Arrivals | Tick, None]):
     def next_batch(self) -> Iterable[Arrivals | Tick]:
         """All that has arrived. The first call after a ``snapshot`` acknowledges what was before it.
 
-        Asked to stop it drains; with the broker away it hands out and flushes what it has, then raises
-        ``OperatorError``.
+        Asked to stop it drains; with the broker away, or where it does not answer to the end, it hands out and flushes
+        what it has, then raises ``OperatorError``.
         """
         if self._epoch_ended:
             self._epoch_ended = self._owing = False
@@ -76,12 +76,11 @@ class MqttPart(StatefulSourcePartition[Arrivals | Tick, None]):
         if self._drained:
             raise StopIteration
         if stopping.requested() and self._client.drain():
-            if (away := self._client.away) is not None:
-                if self._owing:
-                    return []  # one more call comes when the epoch is flushed
-                raise away
+            if not self._client.connected and self._owing:
+                return []  # one more call comes when the epoch is flushed
             # Bytewax does not call again after StopIteration, so the last acknowledgements are sent before it.
-            self._client.close()
+            if not self._client.connected or not self._client.close():
+                raise self._client.away
             self._drained = True
             return []
         items = self._client.take()

@@ -15,7 +15,7 @@ from importlib import metadata
 from typing import Final
 
 from connectors import mqtt_address
-from connectors.mqtt_connection import Connection, Refused, wall_clock_ms
+from connectors.mqtt_connection import LAST_ANSWER_SECS_MAX, Connection, Refused, wall_clock_ms
 from connectors.mqtt_inbox import Acknowledgement, Inbox
 from connectors.mqtt_meter import MqttMeter
 from connectors.mqtt_outage import Outage
@@ -35,7 +35,7 @@ PAUSE_SECS_MIN: Final = 0.25  # between attempts to connect; doubles
 PAUSE_SECS_MAX: Final = 4.0
 STEADY_SECS: Final = 5.0  # a connection that lasted as long was a good one
 SUBSCRIBE_ATTEMPTS_MAX: Final = 5  # at the start of a process; later there is no end to them
-CLOSE_SECS_MAX: Final = 2.0
+CLOSE_SECS_MAX: Final = LAST_ANSWER_SECS_MAX + 2.0
 BACKLOG_SECS: Final = 0.5  # how long a resumed session may take to give out what waited (Artemis: 3 to 200 ms)
 INBOX_BYTES_MAX: Final = 256 * 1024 * 1024  # received and not acknowledged, per client
 
@@ -101,21 +101,25 @@ class MqttClient:
             return self._inbox.drained
 
     @property
-    def away(self) -> OperatorError | None:
-        """Where there is no connection: what to say to whoever asked to stop."""
+    def connected(self) -> bool:
+        """Whether there is a connection to the broker, as far as is known."""
         with self._lock:
-            if self._inbox.connected:
-                return None
+            return self._inbox.connected
+
+    @property
+    def away(self) -> OperatorError:
+        """What to say to whoever asked to stop, where there is no connection, or no answer on it."""
         return ServerAway(
             f"Asked to stop while the MQTT broker at {self._address} is away. Nothing is lost: what {self._worker} had "
             "received is flushed, and what it could not acknowledge comes again at the next start."
         )
 
-    def close(self) -> None:
-        """Send what is written, disconnect, end the thread. The session stays with the broker."""
+    def close(self) -> bool:
+        """Send what is written, disconnect, end the thread; whether the broker has read all. The session stays."""
         if self._loop is not None and self._stopping is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join(CLOSE_SECS_MAX)
+        return self._connection is not None and self._connection.answered_last
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

@@ -38,6 +38,7 @@ NEVER_RECONNECT: Final = {"reconnect_retries": -2}  # -1 is for ever, 0 is once
 KEEP_RETAINED: Final = 1  # retained messages are sent when the subscription is new, not at each start
 SESSION_TAKEN_OVER: Final = 0x8E
 CLOSE_SECS_MAX: Final = 1.0
+LAST_ANSWER_SECS_MAX: Final = 4.0  # a broker that is busy has read all by then; one that is frozen is not waited for
 QUESTION: Final = "ionwax/question"  # a topic to which nobody subscribes; to unsubscribe from it is answered
 KEEPALIVE: Final = "keepalive"
 Asker = asyncio.Future[None] | Literal["keepalive"] | None  # who waits for an answer; None is ``on_answer``
@@ -76,6 +77,7 @@ class Connection:
         self._subscribed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._broken: OperatorError | None = None
         self._goodbye = 0
+        self.answered_last = False  # the broker has read all that was said, up to ``close``
         self._forgotten: asyncio.Future[None] | None = None
         self._breath: asyncio.TimerHandle | None = None
         self._client = self._prepare(worker)
@@ -142,12 +144,13 @@ class Connection:
         if self._breath is not None:
             self._breath.cancel()
         with suppress(OSError, TimeoutError):
-            async with asyncio.timeout(CLOSE_SECS_MAX):
+            async with asyncio.timeout(LAST_ANSWER_SECS_MAX):
                 await self._handover.settle()
                 if not self._lost.done() and self._client.is_connected:
                     # Brokers that read in one thread and work in another may leave what stands before a DISCONNECT.
                     self._ask(answered := self._loop.create_future())
                     await asyncio.wait({answered, self._lost}, return_when=asyncio.FIRST_COMPLETED)
+                    self.answered_last = answered.done()
         with suppress(OSError, TimeoutError, AttributeError):  # AttributeError: there never was a transport
             async with asyncio.timeout(CLOSE_SECS_MAX):
                 await self._client.disconnect(**({"session_expiry_interval": 0} if end_session else {}))

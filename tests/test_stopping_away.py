@@ -64,7 +64,7 @@ CASES = {
     "ingest, Kafka away": Case("ingest", "kafka", Wire.refuse, (EXIT_AWAY,), outstanding),
     "ingest, Kafka frozen": Case("ingest", "kafka", Wire.stall, (EXIT_AWAY, EXIT_STUCK), outstanding),
     "ingest, broker away": Case("ingest", "mqtt", Wire.refuse, (EXIT_AWAY,), waiting),
-    "ingest, broker frozen": Case("ingest", "mqtt", Wire.stall, (0, EXIT_AWAY, EXIT_STUCK)),
+    "ingest, broker frozen": Case("ingest", "mqtt", Wire.stall, (EXIT_AWAY, EXIT_STUCK)),
     "rollups, too few replicas": Case("minute_rollups", "kafka", Wire.stall_writes, (EXIT_AWAY,), waiting),
     "rollups, Kafka away": Case("minute_rollups", "kafka", Wire.refuse, (EXIT_AWAY,), waiting),
     "rollups, Kafka away, nothing to publish": Case(

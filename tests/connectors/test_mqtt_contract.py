@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from connectors import stopping
 from connectors.mqtt import MqttPart, MqttSource
 from infra.embedded.mqtt import Login, MqttBroker
 from schemas.arrivals import Arrivals
@@ -59,6 +60,16 @@ class Received:
 
     def away(self) -> AbstractContextManager[None]:
         return self._way.away()
+
+    def fall_silent(self) -> None:
+        """The broker hears nothing any more, and the connection stands."""
+        self._way.mute = True
+
+    def carry_on(self) -> None:
+        """Ask for more until the source ends, by what it raises."""
+        deadline = time.monotonic() + DEADLINE_SECS
+        while time.monotonic() < deadline:
+            self._take()
 
     def refused(self) -> str:
         broker = MqttBroker(self._folder, login=Login("ingest", "correct-horse"))
@@ -113,3 +124,16 @@ def subject(mqtt_url: str, tmp_path: Path) -> Iterator[Received]:
 
 class TestMqtt(Contract):
     """See ``Contract``."""
+
+
+def test_a_broker_that_falls_silent_as_ingest_stops_is_away(subject: Received, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has noticed yet: the connection stands, all is acknowledged, and the broker may never have read it."""
+    monkeypatch.setattr("connectors.mqtt_connection.LAST_ANSWER_SECS_MAX", 0.5)
+    subject.carry([1])
+    subject.fall_silent()
+    stopping.request()
+    try:
+        with pytest.raises(OperatorError, match="Asked to stop while the MQTT broker"):
+            subject.carry_on()
+    finally:
+        stopping.forget()
