@@ -158,7 +158,7 @@ class Oracle:
     def ledger(self, start: int, position: int) -> dict[str, int]:
         """What the ledger must say of the log from ``start`` to ``position``; late duplicates stand among the late."""
         refused = self.kinds["Bad"] + len(self.refused)
-        counted = sum(row.count for row in self.rows().values())
+        counted = len(without_repeats(r for r in self.on_time if not self.is_open(r)))
         return {
             "messages": self.kinds["Message"] - len(self.refused),
             "ticks": self.kinds["Tick"],

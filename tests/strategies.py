@@ -8,8 +8,8 @@ drawn in one go, which makes thousands of examples cheap, and they shrink toward
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
@@ -33,6 +33,20 @@ class Log:
 
     def between(self, low: int, high: int) -> "Log":
         return Log(tuple(r for r in self.records if low <= r.offset < high), low, high)
+
+
+ALL = 10**6  # slices: more than any log is cut into
+
+
+class Run(NamedTuple):
+    """A process that is fed so many slices beyond what refills, has the first of them committed, and dies.
+
+    Its cuts are its own: after a restart a log is not read in the same batches, and one may lie about ``position``.
+    """
+
+    fed: int
+    committed: int
+    cuts: Sequence[int]
 
 
 def rules(**fixed: Any) -> st.SearchStrategy[Rules]:
@@ -161,3 +175,28 @@ def cases(draw: st.DrawFn, /, records_max: int = 40, **fixed: Any) -> tuple[Rule
     limits = draw(rules(**fixed))
     log = draw(logs(limits, records_max))
     return limits, log, draw(cuts(log))
+
+
+def runs(log: Log) -> st.SearchStrategy[Run]:
+    """A process that dies, before or after a commit; 0 slices fed is one that dies at its start."""
+    return st.builds(Run, st.integers(0, 4), st.integers(0, 4), cuts(log, 6))
+
+
+@st.composite
+def crashes(draw: st.DrawFn, /) -> tuple[Rules, Log, list[int], list[Run]]:
+    """A case, and processes that die over it one after the other before one reads it to its end."""
+    limits, log, cutting = draw(cases())
+    return limits, log, cutting, draw(st.lists(runs(log), max_size=5))
+
+
+@st.composite
+def changes(draw: st.DrawFn, /) -> tuple[list[tuple[Rules, Run]], Log]:
+    """A log, and processes with different settings over it, of which the last reads it to its end."""
+    first = draw(rules())
+    skews, ages = st.sampled_from((60_000, 0, 5_000)), st.sampled_from((3_600_000, 100_000))
+    judging = st.builds(replace, st.just(first), skew=skews, age=ages)
+    variants = [first, draw(judging), draw(st.one_of(judging, rules(length=first.length)))]
+    log = draw(logs(draw(st.sampled_from(variants))))
+    some = st.tuples(st.sampled_from(variants), runs(log))
+    last = Run(ALL, ALL, draw(cuts(log)))
+    return [*draw(st.lists(some, max_size=5)), (draw(st.sampled_from(variants)), last)], log

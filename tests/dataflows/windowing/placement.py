@@ -18,10 +18,10 @@ from dataflows.minute_rollups import build
 from schemas.log import LogBatch, Outcome
 from schemas.progress import Claim, Progress
 from schemas.settings import MqttSettings, Settings
-from schemas.telemetry_pb2 import Telemetry
+from tests.dataflows.windowing.engine import encoded
 from tests.dataflows.windowing.fleets import Fleet
 from tests.dataflows.windowing.replay import bits
-from tests.oracles import Message, Tick
+from tests.oracles import Tick
 
 PARTITIONS = 4
 CLIENT = "ingest"
@@ -51,17 +51,10 @@ def batches(partition: int, seed: int) -> Iterator[LogBatch]:
             end=low + len(some),
             offsets=[record.offset for record in some],
             append_times=[record.append for record in some],
-            values=[encoded(partition, record) for record in some],
+            values=[encoded(record, f"{partition}-") for record in some],
             headers=ticks,
         )
         low += len(some)
-
-
-def encoded(partition: int, record: Message | Tick) -> bytes:
-    if isinstance(record, Tick):
-        return Telemetry(ts=record.ts).SerializeToString()
-    metrics = dict(record.readings)
-    return Telemetry(device_id=f"{partition}-{record.device}", ts=record.event, metrics=metrics).SerializeToString()
 
 
 class Logs(FixedPartitionedSource[Any, None]):

@@ -22,6 +22,7 @@ from tests.oracles import Bad, Message, Oracle, Rules, Tick
 from tests.strategies import Log
 
 Key = tuple[int, str, str]
+NO_MESSAGES, NO_TICKS = MESSAGES.to_frame(), TICKS.to_frame()
 
 
 class Core(Protocol):
@@ -53,19 +54,28 @@ def open_core(rules: Rules, progress: Progress, make: MakeCore = Windows) -> Cor
 def slice_of(log: Log, low: int, high: int) -> LogSlice:
     """[low, high) of a log, decoded."""
     records = [record for record in log.records if low <= record.offset < high]
-    messages = [
-        (r.offset, r.append, r.event, r.device, [m for m, _ in r.readings], [v for _, v in r.readings])
-        for r in records
-        if isinstance(r, Message)
-    ]
+    messages = [r for r in records if isinstance(r, Message)]
+    ticks = [r for r in records if isinstance(r, Tick)]
     return LogSlice(
         partition=0,
         start=low,
         end=high,
-        messages=pl.DataFrame(messages, schema=MESSAGES, orient="row"),
-        ticks=pl.DataFrame(
-            [(r.offset, r.append, r.worker, r.ts) for r in records if isinstance(r, Tick)], schema=TICKS, orient="row"
-        ),
+        messages=pl.DataFrame(
+            {
+                "offset": [m.offset for m in messages],
+                "append_time": [m.append for m in messages],
+                "event_time": [m.event for m in messages],
+                "device_id": [m.device for m in messages],
+                "metric": [[metric for metric, _ in m.readings] for m in messages],
+                "value": [[value for _, value in m.readings] for m in messages],
+            },
+            schema=MESSAGES,
+        )
+        if messages
+        else NO_MESSAGES,
+        ticks=pl.DataFrame([(t.offset, t.append, t.worker, t.ts) for t in ticks], schema=TICKS, orient="row")
+        if ticks
+        else NO_TICKS,
         refused=[Refused(r.offset, r.append, "not_json", "", b"?") for r in records if isinstance(r, Bad)],
     )
 

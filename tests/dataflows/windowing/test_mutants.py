@@ -12,8 +12,7 @@ from tests.dataflows.windowing import laws
 from tests.dataflows.windowing.mutants import MUTANTS
 from tests.dataflows.windowing.mutation import Mutant, core_of
 from tests.dataflows.windowing.replay import MakeCore
-from tests.dataflows.windowing.test_laws import changes, crashes
-from tests.strategies import cases
+from tests.strategies import cases, changes, crashes
 
 EXAMPLES = 400
 LAWS: dict[str, tuple[st.SearchStrategy[Any], Callable[..., None]]] = {
