@@ -19,7 +19,7 @@ from threading import Event, Timer
 from types import FrameType
 from typing import Any, Final, NoReturn, ParamSpec, TypeVar, cast
 
-from connectors import resting
+from connectors import resting, wall_clock
 from connectors.health import HEALTH
 from schemas.errors import OperatorError, ServerAway
 
@@ -101,6 +101,7 @@ def one_message(factory: Callable[P, R]) -> Callable[P, R]:
         on_signals()
         _owns_process.set()
         _tell_times()
+        wall_clock.watch()
         made = speaking(factory)(*args, **kwargs)
         resting.rest()  # of several workers none is this thread, which then only looks for signals
         return made
