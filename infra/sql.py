@@ -42,7 +42,7 @@ def ask(conninfo: str, query: str, out: TextIO, write: bool = False, as_csv: boo
         except errors.ReadOnlySqlTransaction:
             raise OperatorError("that would change the database; add --write if it is meant.") from None
         except psycopg.Error as error:
-            raise OperatorError(" ".join(str(error).split("\n"))) from None
+            raise OperatorError(str(error).rstrip()) from None  # its lines: one marks the place in the one before it
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:

@@ -57,7 +57,7 @@ def read(path: Path, kind: str, like: str) -> tuple[dict[Any, Any], Lines]:
     """The document, and the line of each of its paths. Raises ``OperatorError``, where it may say how ``like`` does."""
     loader = None
     try:
-        loader = _Loader(_bytes(path, kind))
+        loader = _Loader(_bytes(path, kind, like))
         node = loader.get_single_node()
         lines = dict(_lines(node, ()))
         document = None if node is None else loader.construct_document(node)
@@ -78,13 +78,13 @@ def read(path: Path, kind: str, like: str) -> tuple[dict[Any, Any], Lines]:
     return {section: {} if value is None else value for section, value in document.items()}, lines
 
 
-def _bytes(path: Path, kind: str) -> bytes:
+def _bytes(path: Path, kind: str, like: str) -> bytes:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         others = sorted(str(other) for other in path.parent.glob("*.yaml"))
         there = f"; there are {', '.join(others)}" if others else ""
-        raise OperatorError(f"{path}: no such {kind}{there}") from None
+        raise OperatorError(f"{path}: no such {kind}{there}. {like} is one to copy.") from None
     except OSError as error:
         raise OperatorError(f"{path}: cannot be read: {error.strerror}") from None
     if len(content) > FILE_BYTES_MAX:

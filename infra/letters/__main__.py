@@ -64,6 +64,9 @@ def counted(found: Iterable[Letter], redriven: set[Place]) -> Iterator[str]:
     for one in found:
         all_of[one.reason] += 1
         again[one.reason] += Place(one.partition, one.offset) in redriven
+    if not all_of:
+        yield "no such letters"
+        return
     yield from table(["reason", "letters", "sent again"], [[safe(r), n, again[r]] for r, n in all_of.most_common()])
 
 
@@ -75,6 +78,9 @@ def listed(found: Iterable[Letter], settings: Settings, redriven: set[Place], li
     for one in found:
         total += 1
         kept.append(one)
+    if not total:
+        yield "no such letters"
+        return
     header = ["time (UTC)", "letter", "reason", "detail", "from", "device", "bytes", "payload"]
     rows = [_row(one, template, Place(one.partition, one.offset) in redriven) for one in kept]
     yield from table(header, rows)

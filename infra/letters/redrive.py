@@ -53,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = chosen_settings(chosen, "KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL")
     since_ms = None if chosen.since is None else instant(chosen.since, time.time_ns() // 1_000_000)
     result = redrive(settings, chosen.reason, since_ms, chosen.dry_run)
+    if not result.letters:
+        print("no such letters that were not sent again before")
+        return 0
     rows = [[reason, outcome, often] for (reason, outcome), often in sorted(result.letters.items())]
     print(*table(["refused as", "now", "letters"], rows), sep="\n")
     print(f"{result.records} records {'would go' if chosen.dry_run else 'went'} into {settings.kafka.events_topic}")

@@ -161,6 +161,8 @@ def test_letters_are_listed_for_a_person(flows: Topology, capsys: pytest.Capture
     assert listing.main([*settings, "--reason", "not_json", "--since", "-48h", "--count"]) == 0
     assert "not_json" in (counted := capsys.readouterr().out)
     assert "too_large" not in counted
+    assert listing.main([*settings, "--reason", "rate_limited"]) == 0
+    assert capsys.readouterr().out == "no such letters\n"
 
 
 def test_the_device_of_a_letter_is_told_where_it_can_be() -> None:

@@ -68,8 +68,10 @@ def test_csv_cuts_nothing(database_url: str) -> None:
 
 def test_a_wrong_query_is_one_message(database_url: str) -> None:
     """What the database said, where it points to included."""
-    with pytest.raises(OperatorError, match='column "nonsense" does not exist'):
+    with pytest.raises(OperatorError, match='column "nonsense" does not exist') as said:
         answer(database_url, "select nonsense")
+    _, query, place = str(said.value).splitlines()
+    assert query.index("nonsense") == place.index("^")
 
 
 def test_a_value_is_shown_as_a_person_reads_it() -> None:

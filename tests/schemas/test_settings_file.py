@@ -234,7 +234,7 @@ def test_a_missing_file_is_answered_with_those_that_are_there(tmp_path: Path) ->
     """Also a directory in its place."""
     with pytest.raises(OperatorError, match=r"nope\.yaml: no such settings file; there are .*demo\.yaml, .*dev\.yaml"):
         load(FILES / "nope.yaml", {})
-    with pytest.raises(OperatorError, match=r"no such settings file$"):
+    with pytest.raises(OperatorError, match=r"no such settings file\. infra/settings/demo\.yaml is one to copy\.$"):
         load(tmp_path / "nope.yaml", {})
     with pytest.raises(OperatorError, match="cannot be read"):
         load(tmp_path, {})
