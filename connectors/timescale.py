@@ -242,8 +242,8 @@ class TimescaleStore:
             raise OperatorError(
                 f"Table {self._output} has rows, but flow {self.flow} has no progress for topic {topic}: its readings "
                 "would be counted a second time. Restore all tables together. Or take the rows over as they are: "
-                f"./justw forfeit --settings FILE --flow {self.flow} --topic {topic} --at end. Or give the flow "
-                "another flow.name and output.table."
+                f"./justw forfeit --settings FILE --flow {self.flow} --topic {topic} (it says where it can begin). "
+                "Or give the flow another name and table."
             )
 
         if begun:

@@ -2,12 +2,14 @@
 
 As after a restore of some tables and not of others. What the log's offsets were is not known any more; the rows are
 taken over as they are, readings as counted, those in ``late_readings`` as late. Rows of flags count nothing, and are
-written over by themselves: of that flow only what it had learned is forgotten.
+written over by themselves: of that flow only what it had learned is forgotten. Rows of the archive have their offsets,
+so it can go on behind the last one of each partition, and nothing is there twice or missing.
 """
 
 import getpass
 import socket
 from collections.abc import Mapping
+from enum import Enum
 from typing import Final, NamedTuple
 
 from psycopg import sql
@@ -42,6 +44,11 @@ _COUNTED: Final = """
     from {table} group by 4
     on conflict (flow, topic, partition, day) do update set counted = excluded.counted
 """
+_ARCHIVED: Final = """
+    insert into ledger_days (flow, topic, partition, day, counted)
+    select {flow}, {topic}, partition, (event_time at time zone 'utc')::date, count(*) from {table} group by 3, 4
+"""
+_LAST: Final = 'select partition, max("offset") from {} group by 1'
 _LEDGER: Final = """
     insert into ledger (flow, topic, partition, readings, counted, late)
     select flow, topic, partition, sum(counted + late), sum(counted), sum(late)
@@ -59,6 +66,14 @@ _DECISIONS: Final = """
 """  # what was given up before is of books that are forgotten
 
 
+class Rows(Enum):
+    """What the rows of a flow are; the words for: it took them in, and what is in the log may be there already."""
+
+    ROLLUPS = ("counted", "is in the rows already")
+    FLAGS = ("judged", "was judged before")
+    READINGS = ("archived", "is in the table already")
+
+
 class Flow(NamedTuple):
     """A flow whose rows can be taken over, and what its progress says of it."""
 
@@ -66,16 +81,18 @@ class Flow(NamedTuple):
     topic: str
     table: str
     shape: str
-    counts: bool  # whether its rows are what it counted
+    rows: Rows
 
     @classmethod
     def of(cls, settings: Settings, name: str, topic: str) -> "Flow | None":
         """The flow of that name; None where it is another one's."""
         windows = f"windows of {settings.windows.length_secs} s"
         if (name, topic) == (settings.flow.name, settings.kafka.events_topic):
-            return cls(name, topic, settings.output.table, windows, counts=True)
+            return cls(name, topic, settings.output.table, windows, Rows.ROLLUPS)
         if (name, topic) == (settings.flags.name, settings.output.topic):
-            return cls(name, topic, settings.flags.table, f"flags of {windows}", counts=False)
+            return cls(name, topic, settings.flags.table, f"flags of {windows}", Rows.FLAGS)
+        if (name, topic) == (settings.archive.name, settings.kafka.events_topic):
+            return cls(name, topic, settings.archive.table, "every reading", Rows.READINGS)
         return None
 
 
@@ -93,14 +110,7 @@ def take_over(
     settings: Settings, flow: Flow, topic_id: str, bounds: Mapping[int, tuple[int, int]], at: At | None, yes: bool
 ) -> Mapping[int, int]:
     """Where each partition begins. Raises ``OperatorError`` where ``at`` does not say."""
-    if at not in ("beginning", "end"):
-        did = ("counted", "is in the rows already") if flow.counts else ("judged", "was judged before")
-        raise OperatorError(
-            f"Table {flow.table} has rows, and flow {flow.name} has no progress: which offsets are in them is not "
-            f"known. Better restore all tables of one dump. Else give --at end (nothing that is in the log now is "
-            f"{did[0]}) or --at beginning (all of it is {did[0]}, also what {did[1]})."
-        )
-    begins = {partition: low if at == "beginning" else high for partition, (low, high) in bounds.items()}
+    begins = _begins(settings, flow, bounds, at)
     if yes:
         with (
             timescale_connection.connect_or_say(settings.database.conninfo, "ionwax forfeit") as connection,
@@ -108,6 +118,37 @@ def take_over(
         ):
             _take_over(connection, flow, settings.windows.length_secs, topic_id, begins)
     return begins
+
+
+def _begins(settings: Settings, flow: Flow, bounds: Mapping[int, tuple[int, int]], at: At | None) -> Mapping[int, int]:
+    if at == "beginning":
+        return {partition: low for partition, (low, _) in bounds.items()}
+    if at == "end":
+        return {partition: high for partition, (_, high) in bounds.items()}
+    if at == "position" and flow.rows is Rows.READINGS:
+        return _behind_rows(settings, flow, bounds)
+    took, already = flow.rows.value
+    behind = (
+        "--at position (all behind the last record that the table holds is), " if flow.rows is Rows.READINGS else ""
+    )
+    raise OperatorError(
+        f"Table {flow.table} has rows, and flow {flow.name} has no progress: which offsets it has {took} is not on "
+        f"record. Better restore all tables of one dump. Else give {behind}--at end (nothing that is in the log now is "
+        f"{took}) or --at beginning (all of it is {took}, also what {already})."
+    )
+
+
+def _behind_rows(settings: Settings, flow: Flow, bounds: Mapping[int, tuple[int, int]]) -> Mapping[int, int]:
+    """Of each partition the offset after the last one in the table; its first where there is none."""
+    with timescale_connection.connect_or_say(settings.database.conninfo, "ionwax forfeit") as connection:
+        last = dict[int, int](connection.execute(sql.SQL(_LAST).format(sql.Identifier(flow.table))).fetchall())
+    for partition, (_, high) in bounds.items():
+        if last.get(partition, -1) >= high:
+            raise OperatorError(
+                f"Partition {partition} of {flow.topic} ends at offset {high}, and table {flow.table} holds offset "
+                f"{last[partition]}: that is of another log. Give --at beginning, or --at end."
+            )
+    return {partition: max(low, last.get(partition, -1) + 1) for partition, (low, _) in bounds.items()}
 
 
 def _take_over(
@@ -118,15 +159,18 @@ def _take_over(
     before = _books(connection, *place)
     for name in _FORGET:
         connection.execute(sql.SQL("delete from {} where flow = %s and topic = %s").format(sql.Identifier(name)), place)
-    closed_until = sql.SQL(_CLOSED_UNTIL).format(length_secs, table) if flow.counts else sql.SQL("null")
+    has_windows = flow.rows is Rows.ROLLUPS
+    closed_until = sql.SQL(_CLOSED_UNTIL).format(length_secs, table) if has_windows else sql.SQL("null")
     connection.execute(
         sql.SQL(_PROGRESS).format(closed_until=closed_until),
         [*place, topic_id, len(partitions), flow.table, flow.shape, partitions, offsets],
     )
     of = {"flow": flow.name, "topic": flow.topic}
-    if flow.counts:
+    if has_windows:
         connection.execute(sql.SQL(_LATE).format(length=length_secs, **of))
         connection.execute(sql.SQL(_COUNTED).format(first=partitions[0], table=table, **of))
+    if flow.rows is Rows.READINGS:
+        connection.execute(sql.SQL(_ARCHIVED).format(table=table, **of))
     connection.execute(_LEDGER, [*place, *place, partitions, *place])
     who = f"{getpass.getuser()} at {socket.gethostname()}"
     connection.execute(sql.SQL(_DECISIONS).format(**of), [REASON, topic_id, Jsonb(before), who, partitions, offsets])

@@ -14,6 +14,7 @@ from connectors.checkpoint import Standing
 from connectors.kafka import KafkaLog
 from connectors.kafka_sink import Publisher
 from connectors.resuming import ResumingSource
+from connectors.stopping import EXIT_OPERATOR
 from connectors.timescale import TimescaleStore
 from dataflows.decoding.ticks import tick_records
 from infra.forfeit.__main__ import begin_anew, forfeit
@@ -24,7 +25,7 @@ from schemas.errors import OperatorError
 from schemas.progress import Anchor, Progress
 from schemas.record import Record
 from schemas.telemetry_pb2 import Telemetry
-from tests.topology import Topology, topology, wait_for
+from tests.topology import DEADLINE_SECS, Topology, topology, wait_for
 
 ANCHOR = Anchor(99, 1_000, 7)
 STANDING = Standing(Progress(position=100, resume=80, start=10, anchor=ANCHOR), "topic-1", 3)
@@ -209,6 +210,50 @@ def after_progress_is_gone(flows: Topology) -> None:
     with pytest.raises(OperatorError, match="give --at end"):
         begin_anew(flows.settings, None, yes=True)
     begin_anew(flows.settings, "end", yes=True)
+
+
+@pytest.mark.embedded
+@pytest.mark.contract
+def test_an_archive_whose_progress_is_gone_goes_on_behind_its_last_record(flows: Topology) -> None:
+    """Its rows have their offsets: with what came meanwhile every reading is there once, and verify explains it."""
+    settings, minute = flows.settings, time.time_ns() // 60_000_000_000 - 60
+    append(flows, 10, minute)
+    archive(flows, 30)
+    with psycopg.connect(settings.database.conninfo) as connection:
+        connection.execute("delete from progress where flow = 'raw_archive'")
+        connection.execute("delete from raw_telemetry where partition = 2")  # nothing is known of it, not even rows
+    append(flows, 5, minute + 1)
+    flows.start("raw_archive")
+    assert flows.running.pop("raw_archive").wait(DEADLINE_SECS) == EXIT_OPERATOR
+    command = f"./justw forfeit --settings FILE --flow raw_archive --topic {settings.kafka.events_topic} ("
+    assert command in flows.log("raw_archive").read_text()
+    with pytest.raises(OperatorError, match="give --at position"):
+        begin_anew(settings, None, yes=True, flow="raw_archive")
+    assert begin_anew(settings, "position", yes=True, flow="raw_archive") == {0: 10, 1: 10, 2: 0}
+    archive(flows, 45)
+    rows = 'select partition, count(*), count(distinct "offset") from raw_telemetry group by 1 order by 1'
+    assert flows.ask(rows) == [(0, 15, 15), (1, 15, 15), (2, 15, 15)]
+    run(flows, 2 * 45)
+    explained(flows)
+
+
+def archive(flows: Topology, readings: int) -> None:
+    """Let the archive account for all there is, and stop."""
+    flows.start("raw_archive")
+    counted = "select sum(readings) from ledger where flow = 'raw_archive'"
+    wait_for(lambda: flows.ask(counted) == [(readings,)], f"{readings} readings", flows.state)
+    assert flows.stop("raw_archive") == 0
+
+
+@pytest.mark.embedded
+@pytest.mark.contract
+def test_an_archive_does_not_go_on_in_a_log_that_ends_before_its_rows(flows: Topology) -> None:
+    """It is another one, whatever its records are: nothing is guessed, and nothing changed."""
+    with psycopg.connect(flows.settings.database.conninfo) as connection:
+        connection.execute("insert into raw_telemetry values (now(), 'd', 'a', 1, 0, 7)")
+    with pytest.raises(OperatorError, match="ends at offset 0, and table raw_telemetry holds offset 7"):
+        begin_anew(flows.settings, "position", yes=True, flow="raw_archive")
+    assert flows.ask("select count(*) from progress") == [(0,)]
 
 
 def not_there(flows: Topology) -> bool:
