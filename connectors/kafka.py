@@ -20,6 +20,7 @@ from connectors.health import HEALTH
 from connectors.kafka_client import ANSWER_SECS
 from connectors.kafka_identity import TopicIdentity
 from connectors.kafka_outage import OUTAGE
+from connectors.kafka_unreadable import APPENDED_MS, ERRORS, UNREADABLE, Unreadable
 from schemas.errors import OperatorError
 from schemas.log import LogBatch
 from schemas.packed import Packed, Sizes
@@ -134,6 +135,7 @@ class KafkaReader:
         self._topic = topic
         self._partition = partition
         self._next = offset
+        self._unreadable = Unreadable()
         self._mirrored = offset
         self._mirror_at = time.monotonic() + MIRROR_SECS
 
@@ -154,7 +156,8 @@ class KafkaReader:
             if len(gathered.data) >= BATCH_BYTES_MAX:
                 break
         if not gathered.sizes:
-            return None
+            return self._stand_in() if self._unreadable.is_given_up(self._next) else None
+        self._unreadable.passed()
         HEALTH.trust(kafka_client.SERVER)
         OUTAGE.over()
         start, self._next = self._next, gathered.end
@@ -202,8 +205,19 @@ class KafkaReader:
             if (error := message.error()) is not None:
                 if (known := kafka_client.explained(error, self._topic)) is not None:
                     raise OperatorError(f"Partition {self._partition}, offset {self._next}: {known}")
+                if error.code() in ERRORS:
+                    self._unreadable.met(self._next)
                 kafka_client.log.warning("%s, partition %d: %s", self._topic, self._partition, error.str())
         return [message for message in messages if message.error() is None]
+
+    def _stand_in(self) -> LogBatch:
+        """One offset of a batch that cannot be read, as a record that no decoder takes; it has no anchor."""
+        at, self._next = self._next, self._next + 1
+        self._consumer.seek(TopicPartition(self._topic, self._partition, self._next))
+        kafka_client.log.error(
+            "%s, partition %d: offset %d is passed over, as refused", self._topic, self._partition, at
+        )
+        return LogBatch(self._topic, self._partition, at, self._next, (at,), (APPENDED_MS,), (UNREADABLE,))
 
     def _mirror(self, now: bool = False) -> None:
         """Show lag monitors how far the flow has read; it is never read back, so its failure costs nothing."""

@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from connectors import kafka_client
 from connectors.kafka_client import ANSWER_SECS
+from connectors.kafka_unreadable import ERRORS
 from schemas.errors import OperatorError
 from schemas.settings import KafkaSettings
 
@@ -44,11 +45,17 @@ def _tail(consumer: Consumer, partition: TopicPartition, records_max: int) -> It
         return
     consumer.assign([partition])
     deadline = time.monotonic() + ANSWER_SECS
-    while (at := consumer.position([partition])[0].offset) < high:
+    at = partition.offset
+    while (at := max(at, consumer.position([partition])[0].offset)) < high:
         for message in consumer.consume(10_000, POLL_SECS):
-            if (error := message.error()) is not None:
+            if (error := message.error()) is None:
+                at = (message.offset() or 0) + 1
+                yield message.value() or b""
+            elif error.code() in ERRORS:
+                at += 1  # nobody can read it, and nothing of ours is in it
+                consumer.seek(TopicPartition(partition.topic, partition.partition, at))
+            else:
                 raise KafkaException(error)
-            yield message.value() or b""
             deadline = time.monotonic() + ANSWER_SECS
         if time.monotonic() > deadline:
             raise OperatorError(
