@@ -40,15 +40,14 @@ _PUT: Final = f"""
     select %s, %s, %s, device_id, metric, "offset", {_INSTANTS} from {_ARRAYS}
 """
 _TAKE: Final = """
-    with next as (
-        select "offset", metric from late_waiting
+    delete from late_waiting
+    where ctid = any (array(
+        select ctid from late_waiting
         where (flow, topic, partition) = (%s, %s, %s) and "offset" < %s order by "offset", metric limit %s
-    )
-    delete from late_waiting as w using next
-    where (w.flow, w.topic, w.partition) = (%s, %s, %s) and w."offset" = next."offset" and w.metric = next.metric
-    returning w."offset", (extract(epoch from w.seen_at) * 1000)::bigint,
-        (extract(epoch from w.event_time) * 1000)::bigint, w.device_id, w.metric, w.value
-"""
+    ))
+    returning "offset", (extract(epoch from seen_at) * 1000)::bigint,
+        (extract(epoch from event_time) * 1000)::bigint, device_id, metric, value
+"""  # by place: of a table that fills and empties the planner knows nothing; a join compared each row with each other
 _COPIES: Final = """
     select late."offset", late.metric
     from unnest(%b::text[], %b::text[], %b::bigint[], %b::float8[], %b::bigint[])
@@ -132,7 +131,7 @@ class LateReadings:
             transaction.execute(_PUT, [*self._key, *_columns(late)])
 
     def _take(self, transaction: Connection, limit: int) -> pl.DataFrame:
-        rows = transaction.execute(_TAKE, [*self._key, limit, SETTLED_MAX, *self._key]).fetchall()
+        rows = transaction.execute(_TAKE, [*self._key, limit, SETTLED_MAX]).fetchall()
         schema = {name: LATE[name] for name in ("offset", "append_time", "event_time", "device_id", "metric", "value")}
         taken = pl.DataFrame(rows, schema=schema, orient="row").sort("offset", "metric")
         bucket = pl.col("event_time") // self._length_ms * self._length_ms

@@ -96,8 +96,9 @@ class RollupRows:
         )
         self._take_out = _composed(
             "update {table} as r set revision = r.revision "
-            "where r.device_id = %b and r.metric = %b and r.bucket = {bucket}",
+            "where r.device_id = %b and r.metric = %b and r.bucket = {bucket} returning {own}",
             name,
+            own=_joined(_read(column) for column in _TABLE),
             bucket=_INSTANT,
         )
         self._insert = _composed(
@@ -152,11 +153,9 @@ class RollupRows:
         try:
             with transaction.transaction():
                 found = transaction.execute(self._select, arguments).fetchall()
-        except psycopg.errors.FeatureNotSupported:  # rows in a columnstore cannot be locked: take them out of it
+        except psycopg.errors.FeatureNotSupported:  # rows in a columnstore cannot be locked: take ours out of it, alone
             self._in_columnstore = True
-            for key in keys:
-                transaction.execute(self._take_out, key)
-            found = transaction.execute(self._select, arguments).fetchall()
+            found = [row for key in keys for row in transaction.execute(self._take_out, key)]
         rows = (dict(zip((c.name for c in _TABLE), row, strict=True)) for row in found)
         return {_key(row): row for row in rows}
 

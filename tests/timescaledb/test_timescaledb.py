@@ -1,6 +1,6 @@
 """The store on a real TimescaleDB: hypertables, columnstore, late revisions in it, retention, jobs, same answers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -43,12 +43,12 @@ def connection(conninfo: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
         yield found
 
 
-def slices(minutes: int, late: bool) -> list[Step]:
-    """A minute a slice, each with a reading on time; then, if ``late``, one that revises the first minute."""
+def slices(minutes: int, late: bool, devices: Sequence[str] = ("boiler-7",)) -> list[Step]:
+    """A minute a slice, each with a reading on time; then, if ``late``, one that revises boiler-7's first minute."""
     made = []
     for i in range(minutes):
         bucket = FIRST_BUCKET + i * LENGTH_MS
-        on_time = (Reading(i, "boiler-7", "temperature", bucket, float(i), False),)
+        on_time = tuple(Reading(i, device, "temperature", bucket, float(i), False) for device in devices)
         made.append(Step(i + 1, bucket, on_time, (), 0))
     if late:
         reading = Reading(minutes, "boiler-7", "temperature", FIRST_BUCKET + 30_000, 100.0, True)
@@ -129,12 +129,12 @@ def test_a_writer_writes_as_it_does_elsewhere(conninfo: str, connection) -> None
 
 
 def test_a_late_reading_revises_its_row_in_the_columnstore(conninfo: str, connection) -> None:
-    """A chunk that was compressed takes revisions and new rows; the same rows as without, to the bit."""
-    sealed(conninfo, slices(20, late=True))
+    """A chunk that was compressed takes revisions and new rows, and keeps other series; the same rows, to the bit."""
+    made = slices(20, late=True, devices=("boiler-7", "fan-3", "pump-2"))
+    sealed(conninfo, made)
     expected = rows(conninfo, SUMMARY.format("rollups_1m"))
     emptied(conninfo)
     list(maintain(settings_for(conninfo)))
-    made = slices(20, late=True)
     of = store(conninfo)
     claim = claimed(of)
     items = drawn.outcomes(made)
