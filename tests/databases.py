@@ -9,11 +9,11 @@ from psycopg import sql
 
 
 @contextmanager
-def fresh_database(admin_url: str) -> Iterator[str]:
-    """A new, empty database at the server of ``admin_url``, dropped at the end; its conninfo."""
+def fresh_database(admin_url: str, template: str = "template1") -> Iterator[str]:
+    """A new database at the server of ``admin_url``, a copy of ``template``, dropped at the end; its conninfo."""
     name = f"test_{uuid.uuid4().hex[:16]}"
     with psycopg.connect(admin_url, autocommit=True) as admin:
-        admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+        admin.execute(sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template)))
     try:
         yield psycopg.conninfo.make_conninfo(admin_url, dbname=name)
     finally:

@@ -9,13 +9,6 @@ from confluent_kafka.admin import AdminClient
 from connectors import kafka_client
 from schemas.settings import KafkaSettings
 from tests.connectors.kafka_place import DEADLINE_SECS, make
-from tests.connectors.timescale_tables import migrated
-
-
-@pytest.fixture
-def migrated_url(database_url: str) -> str:
-    """A fresh database with this version's tables."""
-    return migrated(database_url)
 
 
 @pytest.fixture

@@ -56,22 +56,31 @@ def consume(broker: KafkaBroker, topic: str, count: int) -> list[bytes]:
     return [message.value() for message in messages if message.error() is None]
 
 
-def test_records_survive_a_kill_and_the_address_stays(broker: KafkaBroker) -> None:
-    """What was acknowledged is there after kill -9 and a start on the same data."""
+def test_a_kill_is_noticed_and_records_and_address_survive_it(broker: KafkaBroker) -> None:
+    """`check` says nothing of a broker that runs; what was acknowledged is there after a start on the same data."""
     topic, address = new_topic(broker), broker.bootstrap_servers
     produce(broker, topic, b"before")
+    broker.check()
     broker.kill()
+    with pytest.raises(OperatorError, match="Apache Kafka ended by itself"):
+        broker.check()
     broker.start()
     assert broker.bootstrap_servers == address
     produce(broker, topic, b"after")
     assert consume(broker, topic, 2) == [b"before", b"after"]
 
 
-def test_another_object_continues_on_the_same_data(broker: KafkaBroker) -> None:
-    """The directory is all that has to be known; topics are as they were, and their ids."""
+def test_a_stop_leaves_nothing_but_data_on_which_another_object_continues(broker: KafkaBroker) -> None:
+    """No process, no port of broker or controller; the directory is all that has to be known."""
     topic = new_topic(broker)
     produce(broker, topic, b"kept")
+    pid, port, controller = broker.pid, broker.port, port_of_controller(broker)
+    assert not is_free(port)
+    assert not is_free(controller)
     broker.stop()
+    assert not is_alive(pid)
+    assert is_free(port)
+    assert is_free(controller)
     again = KafkaBroker(broker.data)
     again.start()
     try:
@@ -79,28 +88,6 @@ def test_another_object_continues_on_the_same_data(broker: KafkaBroker) -> None:
     finally:
         again.stop()
         broker.start()
-
-
-def test_stop_leaves_no_process_and_no_port(broker: KafkaBroker) -> None:
-    """Neither broker nor controller listens."""
-    pid, port = broker.pid, broker.port
-    controller = int((broker.data / "server.properties").read_text().partition("1@127.0.0.1:")[2].split()[0])
-    assert not is_free(port)
-    assert not is_free(controller)
-    broker.stop()
-    assert not is_alive(pid)
-    assert is_free(port)
-    assert is_free(controller)
-    broker.start()
-
-
-def test_a_death_is_noticed(broker: KafkaBroker) -> None:
-    """`check` says nothing of a broker that runs, and raises for one that does not."""
-    broker.check()
-    broker.kill()
-    with pytest.raises(OperatorError, match="Apache Kafka ended by itself"):
-        broker.check()
-    broker.start()
 
 
 def test_a_port_that_is_taken_while_it_starts_is_replaced(broker: KafkaBroker) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from infra.embedded.mqtt import MqttBroker
 from infra.fleet import record
 from infra.fleet.plan import Plan, parse_faults
 from infra.fleet.run import Tally, now_ms, run_fleet
@@ -99,10 +98,8 @@ def test_a_killed_fleet_leaves_a_record_of_all_that_arrived(mqtt_url, tmp_path):
     assert not record.ended(path)
 
 
-def test_a_broker_that_is_killed_and_started_again_gets_what_it_had_not_acknowledged(tmp_path):
+def test_a_broker_that_is_killed_and_started_again_gets_what_it_had_not_acknowledged(mqtt_broker, tmp_path):
     """The fleet reconnects, sends again what was in flight, says so in the record, and ends with all acknowledged."""
-    broker = MqttBroker(tmp_path / "broker")
-    broker.start()
     plan, path, seen = a_plan(rate=2_000, for_secs=2, history_secs=30), tmp_path / "sent.jsonl", threading.Event()
 
     def report(tally: Tally) -> None:
@@ -111,16 +108,15 @@ def test_a_broker_that_is_killed_and_started_again_gets_what_it_had_not_acknowle
 
     def kill_and_start() -> None:
         seen.wait(60)
-        broker.kill()
-        broker.start()
+        mqtt_broker.kill()
+        mqtt_broker.start()
 
     restarting = threading.Thread(target=kill_and_start)
     restarting.start()
     try:
-        tally = run_fleet(broker.url, plan, path, report=report)
+        tally = run_fleet(mqtt_broker.url, plan, path, report=report)
     finally:
         restarting.join()
-        broker.stop()
     sent = list(record.read(path))
     assert tally.reconnects >= 1
     assert tally.sent == tally.acked == len(sent)

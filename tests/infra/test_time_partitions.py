@@ -19,18 +19,13 @@ from infra.verify.reading import snapshot
 from schemas.settings import DatabaseSettings, RetentionSettings, Settings
 from tests.connectors import outcomes as drawn
 from tests.connectors.outcomes import LENGTH_MS, Reading, Step
-from tests.connectors.timescale_tables import TOPIC, claimed, emptied, migrated, rows, seal, store
+from tests.connectors.timescale_tables import TOPIC, claimed, emptied, rows, seal, store
 
 pytestmark = [pytest.mark.embedded, pytest.mark.contract]
 
 NOW_MS = 1_763_700_000_000 // LENGTH_MS * LENGTH_MS
 DAY_MS = 86_400_000
 ROWS = "select device_id, metric, bucket, count, revision from rollups_1m"
-
-
-@pytest.fixture
-def migrated_url(database_url: str) -> str:
-    return migrated(database_url)
 
 
 def steps_at(ages_days: Sequence[float], late_ages_days: Sequence[float] = ()) -> list[Step]:
