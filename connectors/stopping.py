@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from threading import Event, Timer
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, Final, NoReturn, ParamSpec, TypeVar, cast
 
 from connectors import resting, wall_clock
@@ -100,6 +100,7 @@ def one_message(factory: Callable[P, R]) -> Callable[P, R]:
     def entry(*args: P.args, **kwargs: P.kwargs) -> R:
         on_signals()
         _owns_process.set()
+        sys.excepthook = _tell_of_the_cluster
         _tell_times()
         wall_clock.watch()
         made = speaking(factory)(*args, **kwargs)
@@ -107,6 +108,18 @@ def one_message(factory: Callable[P, R]) -> Callable[P, R]:
         return made
 
     return entry
+
+
+def _tell_of_the_cluster(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """One message where another process of the cluster is gone: the engine (0.21.1) panics in the threads between."""
+    if kind.__name__ != "PanicException" or not str(error).startswith(("Send thread panic", "Recv thread panic")):
+        sys.__excepthook__(kind, error, trace)
+        return
+    _say(
+        "ionwax: another process of this cluster ended, and this one with it. Nothing is half-written; start all of it "
+        "again, and it goes on where it was. Why the other one ended stands in its own log."
+    )
+    os._exit(EXIT_STUCK)
 
 
 def _tell_times() -> None:

@@ -22,7 +22,7 @@ from infra.embedded.ports import free_port
 from infra.supervise import layout
 from infra.supervise.layout import Wish
 from infra.supervise.member import Member
-from infra.supervise.unit import Unit
+from infra.supervise.unit import Unit, of_all
 from schemas.errors import OperatorError
 from schemas.settings_file import load_settings
 
@@ -54,8 +54,7 @@ class Supervisor:
                     unit.kill()
             killed = self._signals > 1
             time.sleep(TICK_SECS)
-        codes = [unit.exit_code or 0 for unit in self._units]
-        return EXIT_OPERATOR if EXIT_OPERATOR in codes else max(codes)
+        return of_all([unit.exit_code or 0 for unit in self._units])
 
     def _signalled(self, _number: int, _frame: object) -> None:
         self._signals += 1

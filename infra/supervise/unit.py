@@ -91,7 +91,7 @@ class Unit:
         self._ending_until, self._members = None, ()
         self._backoff = self._backoff.after(now - self._began)
         if EXIT_OPERATOR in codes or self._stopping:
-            self.exit_code = EXIT_OPERATOR if EXIT_OPERATOR in codes else max(codes)
+            self.exit_code = of_all(codes)
         elif self._backoff.exhausted and EXIT_AWAY not in codes:
             self._say(f"failed {self._backoff.failures} times in a row: giving up")
             self.exit_code = EXIT_GAVE_UP
@@ -99,6 +99,11 @@ class Unit:
             wait_secs = self._backoff.wait_secs(random.random())
             self._start_at = now + wait_secs
             self._say(f"starting again in {wait_secs:.1f} s")
+
+
+def of_all(codes: Sequence[int]) -> int:
+    """The status of several that ended together: the one that says most of what to do."""
+    return next((code for code in (EXIT_OPERATOR, EXIT_AWAY) if code in codes), max(codes))
 
 
 def _ended_with(code: int) -> str:

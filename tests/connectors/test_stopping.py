@@ -11,6 +11,7 @@ import pytest
 
 from connectors import stopping
 from schemas.errors import FencedOff, OperatorError
+from tests.conftest import free_port
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_SECS = 60.0
@@ -57,7 +58,7 @@ class Source(FixedPartitionedSource):
         self.way = way
 
     def list_parts(self):
-        return ["0"]
+        return ["0", "1"]  # one for each process of a cluster
 
     @stopping.speaking
     def build_part(self, step_id, for_part, resume_state):
@@ -83,10 +84,10 @@ def flow(way):
 """
 
 
-def start(folder: Path, way: str) -> "subprocess.Popen[str]":
+def start(folder: Path, way: str, *options: str) -> "subprocess.Popen[str]":
     (folder / "stopping_flow.py").write_text(FLOW)
     return subprocess.Popen(
-        [sys.executable, "-m", "bytewax.run", f"stopping_flow:flow('{way}')", "-s", "1"],
+        [sys.executable, "-m", "bytewax.run", f"stopping_flow:flow('{way}')", "-s", "1", *options],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -137,6 +138,21 @@ def test_a_process_that_nobody_listens_to_ends_all_the_same(tmp_path: Path) -> N
     process.stderr.close()
     process.send_signal(signal.SIGTERM)
     assert process.wait(DEADLINE_SECS) == stopping.EXIT_STUCK
+
+
+def test_a_process_whose_cluster_is_gone_says_so_in_one_line(tmp_path: Path) -> None:
+    """The engine panics there, with a traceback that names no cause."""
+    addresses = ";".join(f"127.0.0.1:{free_port()}" for _ in range(2))
+    killed, left = (start(tmp_path, "calm", "-i", str(i), "-a", addresses) for i in range(2))
+    for process in (killed, left):
+        assert process.stdout is not None
+        assert "running\n" in process.stdout  # behind how it tried to reach one that had not begun yet
+    killed.kill()
+    killed.communicate()
+    _, said = left.communicate(timeout=DEADLINE_SECS)
+    assert said.startswith("ionwax: another process of this cluster ended")
+    assert len(said.splitlines()) == 1
+    assert left.returncode == stopping.EXIT_STUCK
 
 
 def test_each_line_of_the_log_begins_with_its_time(tmp_path: Path) -> None:

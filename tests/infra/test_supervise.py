@@ -25,7 +25,7 @@ from infra.supervise import layout
 from infra.supervise.backoff import FAILURES_MAX, STEADY_SECS, WAIT_SECS_MAX, WAIT_SECS_MIN, Backoff
 from infra.supervise.layout import Process, Wish
 from infra.supervise.member import Member
-from infra.supervise.unit import Unit
+from infra.supervise.unit import Unit, of_all
 from infra.supervise.watch import waits
 from infra.verify.__main__ import check
 from schemas.errors import OperatorError
@@ -128,6 +128,14 @@ def test_exit_statuses_decide_whether_a_start_more_is_worth_it(tmp_path: Path) -
     assert (tmp_path / "starts").read_text() == "xxxx"
     ends = [words for words in said if not words.startswith("starting again")]
     assert ends == ["one ended with code 69", "one ended with code 1", "one ended, though nobody asked it to"]
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"), [((0, 0), 0), ((0, 137), 137), ((75, 69), 69), ((69, 137), 69), ((69, 78, 137), 78)]
+)
+def test_of_several_statuses_the_one_counts_that_says_what_to_do(codes: tuple[int, ...], expected: int) -> None:
+    """An operator's error, a server that is away; what else ended may have ended by that."""
+    assert of_all(codes) == expected
 
 
 @dataclass
