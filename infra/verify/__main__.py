@@ -113,12 +113,13 @@ def check_rows(
     told = archive.told(connection, settings)
     expected: dict[replay.Key, replay._Sums] = {}
     home: dict[replay.Key, int] = {}
+    late: set[tuple[str, str, int, bytes]] = set()
     for account in books.accounts:
-        again = replay.Replay(settings, None if told is None else told[account.partition])
+        again = replay.Replay(settings, None if told is None else told[account.partition], late=late)
         begin, since_ms = _begin(settings, account.partition, account.start, log, since_ms)
         for record in reading.records(settings, log.topic, account.partition, begin, account.position):
             again.read(record)
-        expected |= again.rows
+        replay.join(expected, again.rows)
         home |= dict.fromkeys(again.rows, account.partition)
     compared = sum(key[2] >= since_ms for key in expected)
     by_place: dict[tuple[int | None, date], list[tuple[str, tuple[int, int] | None]]] = defaultdict(list)
