@@ -177,9 +177,27 @@ def cases(draw: st.DrawFn, /, records_max: int = 40, **fixed: Any) -> tuple[Rule
     return limits, log, draw(cuts(log))
 
 
+def copies(log: Log) -> list[int]:
+    """Offsets of messages that say what an earlier one has said."""
+    said, again = set(), []
+    for message in log.records:
+        if isinstance(message, Message):
+            if message[2:] in said:
+                again.append(message.offset)
+            said.add(message[2:])
+    return again
+
+
 def runs(log: Log) -> st.SearchStrategy[Run]:
-    """A process that dies, before or after a commit; 0 slices fed is one that dies at its start."""
-    return st.builds(Run, st.integers(0, 4), st.integers(0, 4), cuts(log, 6))
+    """A process that dies, before or after a commit; 0 slices fed is one that dies at its start.
+
+    Where the log repeats a reading, half of them die between its copies.
+    """
+    anywhere = st.builds(Run, st.integers(0, 4), st.integers(0, 4), cuts(log, 6))
+    again = copies(log)
+    if not again:
+        return anywhere
+    return st.one_of(anywhere, st.sampled_from(again).map(lambda offset: Run(1, 1, [offset])))
 
 
 @st.composite
@@ -192,9 +210,10 @@ def crashes(draw: st.DrawFn, /) -> tuple[Rules, Log, list[int], list[Run]]:
 @st.composite
 def changes(draw: st.DrawFn, /) -> tuple[list[tuple[Rules, Run]], Log]:
     """A log, and processes with different settings over it, of which the last reads it to its end."""
-    first = draw(rules())
+    first = draw(st.one_of(rules(), rules(workers=WORKERS[:1])))
     skews, ages = st.sampled_from((60_000, 0, 5_000)), st.sampled_from((3_600_000, 100_000))
-    judging = st.builds(replace, st.just(first), skew=skews, age=ages)
+    workers = st.sampled_from((first.workers, (), WORKERS[:1], WORKERS))
+    judging = st.builds(replace, st.just(first), skew=skews, age=ages, workers=workers)
     variants = [first, draw(judging), draw(st.one_of(judging, rules(length=first.length)))]
     log = draw(logs(draw(st.sampled_from(variants))))
     some = st.tuples(st.sampled_from(variants), runs(log))

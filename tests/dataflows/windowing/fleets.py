@@ -4,7 +4,8 @@ Devices send every few seconds; ingest workers append what reaches them, at most
 sends. A worker ticks each second while it is up and has nothing left to catch up with.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
@@ -14,7 +15,7 @@ import polars as pl
 
 from schemas.frames import MESSAGES, TICKS
 from schemas.log import LogSlice
-from tests.oracles import Message, Tick
+from tests.oracles import Message, Record, Rules, Tick
 
 BASE = 1_763_700_000_000
 OUTAGE = (200_000, 800_000)  # ms after BASE: ten minutes
@@ -121,3 +122,15 @@ def slices_of(records: list[Message | Tick], batch: int) -> Iterator[LogSlice]:
         )
         said = pl.DataFrame([(t.offset, t.append, t.worker, t.ts) for t in ticks], schema=TICKS, orient="row")
         yield LogSlice(0, some[0].offset, some[-1].offset + 1, frame, said)
+
+
+def late_by_maximum(records: Sequence[Record], rules: Rules) -> Counter[str]:
+    """Who is late where a window closes once the maximum of (accepted) event times passes its end and the lateness."""
+    newest, late = -(10**18), Counter[str]()
+    for record in records:
+        if not isinstance(record, Message) or record.event - record.append > rules.skew:
+            continue
+        if record.event // rules.length * rules.length + rules.length + rules.lateness <= newest:
+            late[record.device] += 1
+        newest = max(newest, record.event)
+    return late

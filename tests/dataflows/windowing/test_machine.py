@@ -14,6 +14,11 @@ from tests.oracles import Oracle, Record, Rules
 from tests.strategies import BASES, Log, choices, records_of, rules
 
 
+def has_read(self: "Partition") -> bool:
+    """Whether this process has done anything yet: restarts one after the other would take up most of the steps."""
+    return self.next > self.database.progress.resume
+
+
 class Partition(RuleBasedStateMachine):
     """A log that grows, a core that reads it, a database it commits to, and an oracle that reads what was committed."""
 
@@ -37,7 +42,7 @@ class Partition(RuleBasedStateMachine):
         self.next = self.database.progress.resume
         self.pending = []
 
-    @rule(drawn=choices(8))
+    @rule(drawn=choices(20))
     def append(self, drawn: bytes) -> None:
         """The log grows: readings, ticks, repetitions, poison, gaps."""
         grown = records_of(drawn[1:], self.rules, self.now, self.end - 1, self.records)
@@ -60,11 +65,20 @@ class Partition(RuleBasedStateMachine):
         self.database.commit(self.pending)
         self.pending = []
 
+    @precondition(lambda self: self.next < self.end)
+    @rule()
+    def catch_up(self) -> None:
+        """The core reads all that it has not read, and it is committed."""
+        self.feed(share=1)
+        self.commit()
+
+    @precondition(has_read)
     @rule()
     def crash(self) -> None:
         """The process dies and another resumes with the same settings."""
         self._open(self.rules)
 
+    @precondition(has_read)
     @rule(data=st.data())
     def change_settings(self, data: st.DataObject) -> None:
         """The process is stopped and started with other settings, of the same window length."""

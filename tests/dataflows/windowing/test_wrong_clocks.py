@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from schemas.progress import Progress
-from tests.dataflows.windowing.fleets import BASE, OUTAGE, Fleet, slices_of
+from tests.dataflows.windowing.fleets import BASE, OUTAGE, Fleet, late_by_maximum, slices_of
 from tests.dataflows.windowing.replay import open_core
 from tests.oracles import Message, Rules, Tick
 
@@ -36,18 +36,6 @@ def late_devices(fleet: Fleet, records: list[Message | Tick], batch: int = 2_000
     late: Counter[str] = Counter()
     for part in slices_of(records, batch):
         late.update(core.feed(part).late["device_id"].to_list())
-    return late
-
-
-def late_by_maximum(records: list[Message | Tick], rules: Rules) -> Counter[str]:
-    """Who is late where a window closes once the maximum of (accepted) event times passes its end and the lateness."""
-    newest, late = -(10**18), Counter[str]()
-    for record in records:
-        if not isinstance(record, Message) or record.event - record.append > rules.skew:
-            continue
-        if record.event // rules.length * rules.length + rules.length + rules.lateness <= newest:
-            late[record.device] += 1
-        newest = max(newest, record.event)
     return late
 
 
