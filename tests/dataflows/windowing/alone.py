@@ -66,32 +66,37 @@ def peak(series: int, readings: int) -> dict[str, Any]:
     return {"peak_mib": highest, "grown_mib": highest - before, "counted": counted, "rows": len(outcome.rollups)}
 
 
-def growth(series: int, windows: int) -> dict[str, Any]:
-    """Memory after each of so many windows, every one with devices never seen before."""
-    core = Windows(WindowSettings(), Progress.begin(0), [WORKER])
-    after, offset = [], 0
-    for number in range(windows):
-        start = BASE_MS + number * 60_000
-        for low in range(0, series, 10_000):
-            count = min(10_000, series - low)
-            frame = pl.DataFrame(
-                {
-                    "offset": np.arange(offset, offset + count),
-                    "append_time": np.full(count, start + 30_000),
-                    "event_time": np.full(count, start + low % 30_000),
-                    "device_id": [f"window-{number}-device-{low + i}" for i in range(count)],
-                    "metric": [["t"]] * count,
-                    "value": [[1.0]] * count,
-                },
-                schema=MESSAGES,
-            )
-            core.feed(LogSlice(0, offset, offset + count, frame, TICKS.to_frame()))
-            offset += count
-        tick = pl.DataFrame([(offset, start + 70_000, WORKER, start + 70_000)], schema=TICKS, orient="row")
-        closed = core.feed(LogSlice(0, offset, offset + 1, MESSAGES.to_frame(), tick))
-        assert len(closed.rollups) == series
-        offset += 1
+def growth(series: int, windows_an_hour: int, hours: int) -> dict[str, Any]:
+    """Memory after each of so many hours of log, every one with devices never seen before in all its windows."""
+    length = 3_600_000 // windows_an_hour
+    core = Windows(WindowSettings(length_secs=length // 1000), Progress.begin(0), [WORKER])
+    after, offset, rows = [], 0, 0
+    for hour in range(hours):
+        devices = pl.Series([f"hour-{hour}-device-{i:080d}" for i in range(series)])
+        for number in range(hour * windows_an_hour, (hour + 1) * windows_an_hour):
+            start = BASE_MS // length * length + number * length
+            for low in range(0, series, 10_000):
+                some = devices.slice(low, 10_000)
+                count = len(some)
+                frame = pl.DataFrame(
+                    {
+                        "offset": np.arange(offset, offset + count),
+                        "append_time": np.full(count, start + 30_000),
+                        "event_time": np.full(count, start + low % 30_000),
+                        "device_id": some,
+                        "metric": pl.repeat(["t"], count, dtype=pl.List(pl.String()), eager=True),
+                        "value": pl.repeat([1.0], count, dtype=pl.List(pl.Float64()), eager=True),
+                    },
+                    schema=MESSAGES,
+                )
+                core.feed(LogSlice(0, offset, offset + count, frame, TICKS.to_frame()))
+                offset += count
+            said = start + length + 10_000
+            tick = pl.DataFrame([(offset, said, WORKER, said)], schema=TICKS, orient="row")
+            rows += len(core.feed(LogSlice(0, offset, offset + 1, MESSAGES.to_frame(), tick)).rollups)
+            offset += 1
         after.append(resident_mib())
+    assert rows == series * windows_an_hour * hours
     return {"after_mib": after}
 
 

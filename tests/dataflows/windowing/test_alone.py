@@ -6,9 +6,6 @@ import subprocess
 import sys
 from typing import Any
 
-import pytest
-from hypothesis import settings
-
 
 def alone(*arguments: object, threads: int = 1) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.dataflows.windowing.alone", *map(str, arguments)]
@@ -28,21 +25,13 @@ def test_threads_and_batches_are_invisible():
     assert runs[0]["rows"] > 10_000
 
 
-def test_memory_is_flat_when_every_window_has_new_devices():
-    """Ten windows of 30,000 devices never seen before: rows and names of a closed window are let go."""
-    after = alone("growth", 30_000, 12)["after_mib"]
-    assert max(after[6:]) < max(after[:6]) + 15, after
+def test_memory_is_flat_when_every_hour_has_new_devices():
+    """Twelve closed hours of 30,000 devices never seen before: their rows and names, 3 MB an hour, are let go."""
+    after = alone("growth", 30_000, 1, 12)["after_mib"]
+    assert len(after) == 12
+    assert max(after[6:]) < max(after[:6]) + 25, after
 
 
-def test_a_million_readings_of_many_series_take_little_memory():
-    """A tenth of the size that is promised, in a tenth of the memory."""
-    run = alone("peak", 100_000, 1_000_000)
-    assert run["counted"] == 1_000_000
-    assert run["grown_mib"] < 150, run
-
-
-@pytest.mark.thorough
-@pytest.mark.skipif(settings().max_examples <= 100, reason="takes --hypothesis-profile=thorough: a gigabyte, and time")
 def test_ten_million_readings_of_a_million_series_stay_under_one_and_a_half_gigabytes():
     """All in one open window, and then reduced."""
     run = alone("peak", 1_000_000, 10_000_000)

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.progress import Progress
+from tests.dataflows.windowing import laws
 from tests.dataflows.windowing.budget import examples
-from tests.dataflows.windowing.replay import answer, compare_rows, open_core, rows_by_key, run, slice_of
-from tests.oracles import Message, Oracle, Reading, Rules, Tick, rollups
+from tests.dataflows.windowing.replay import answer, open_core, run, slice_of
+from tests.oracles import Message, Oracle, Rules, Tick
 from tests.strategies import Log
 
 BASE = 1_763_700_000_000
@@ -48,20 +49,7 @@ def orderly(draw: st.DrawFn) -> tuple[Rules, Log]:
 @examples(200)
 def test_rows_equal_one_group_by_where_disorder_is_within_the_allowed_lateness(case):
     """Law 4: nothing is late, and closed rows are those of a group by over the whole log."""
-    rules, log = case
-    outcomes = run(rules, log)
-    assert answer(outcomes).late == []
-    until = outcomes[-1].progress.closed_until
-    readings = [
-        Reading(m.offset, m.append, m.event, m.device, metric, value)
-        for m in log.records
-        if isinstance(m, Message)
-        for metric, value in m.readings
-    ]
-    expected = {
-        key: row for key, row in rollups(readings, rules.length).items() if until is not None and key[0] < until
-    }
-    compare_rows(expected, rows_by_key(outcomes))
+    laws.equals_one_group_by(*case)
 
 
 @st.composite
@@ -100,9 +88,7 @@ def one_wrong_clock(draw: st.DrawFn) -> tuple[Rules, Log]:
 @examples(200)
 def test_one_wrong_clock_makes_no_honest_reading_late(case):
     """Law 6: whatever one device says the time is, no reading of another is late."""
-    rules, log = case
-    late = [row["device_id"] for outcome in run(rules, log) for row in outcome.late.iter_rows(named=True)]
-    assert "honest" not in late
+    laws.no_honest_reading_is_late(*case)
 
 
 def test_a_wrong_clock_does_close_windows_where_all_are_quiet():
