@@ -7,9 +7,13 @@ import json
 import math
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +30,7 @@ from schemas.rollup_pb2 import Rollup
 from tests.connectors.mqtt_devices import Sent, publish
 from tests.databases import fresh_database
 from tests.fleet_oracle import Expected, Row, Series
-from tests.topology import Topology, beside, topology, wait_for
+from tests.topology import DEADLINE_SECS, ROOT, Topology, beside, topology, wait_for
 
 pytestmark = [pytest.mark.embedded, pytest.mark.contract]
 
@@ -200,6 +204,8 @@ def test_verify_finds_nothing_wrong(told: tuple[Topology, Expected]) -> None:
         assert [] == list(check(flows.settings, deep=True, sent_path=flows.folder / f"{name}.jsonl"))
 
 
+VERDICTS_MAX = 100  # until a change shows
+
 TAMPERING = {  # name → what is done, whether only --deep can see it, what is said
     "a row deleted": (f"delete from rollups_1m where {ONE_ROW}", False, "rows hold"),
     "a count changed": (f"update rollups_1m set count = count + 1 where {ONE_ROW}", False, "rows hold"),
@@ -235,6 +241,30 @@ def test_verify_finds_and_locates(told: tuple[Topology, Expected], tampering: st
         connection.commit()
         found = "\n".join(map(str, check(flows.settings, deep=deep)))
     assert re.search(words, found), found
+
+
+def test_verify_watches(told: tuple[Topology, Expected]) -> None:
+    """Again and again, through a pipe, too: what is changed meanwhile is found, and found mended; Ctrl-C ends it."""
+    flows, _ = told
+    command = [sys.executable, "-m", "infra.verify", "--settings", str(flows.settings_path), "--watch", "0.1"]
+    with kept_tables(flows.settings.database.conninfo) as connection:
+        watching = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        try:
+            assert watching.stdout is not None
+            verdicts = (line[0] for line in watching.stdout if line.endswith(("exactly once\n", "is explained\n")))
+            assert [next(verdicts), next(verdicts)] == ["✓", "✓"]
+            connection.execute("update ledger set late = late + 1 where partition = 1")
+            connection.commit()
+            assert "✗" in islice(verdicts, VERDICTS_MAX)
+            connection.execute("update ledger set late = late - 1 where partition = 1")
+            connection.commit()
+            assert "✓" in islice(verdicts, VERDICTS_MAX)
+            watching.send_signal(signal.SIGINT)
+            watching.communicate(timeout=DEADLINE_SECS)
+            assert watching.returncode == 130
+        finally:
+            watching.kill()
+            watching.wait()
 
 
 def test_verify_finds_a_message_that_never_arrived(told: tuple[Topology, Expected], tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"✗ {finding}")
         if len(found) > FINDINGS_SHOWN_MAX:
             print(f"✗ and {len(found) - FINDINGS_SHOWN_MAX} more")
-        print("✗ not every reading is explained" if found else "✓ every reading is accounted for exactly once")
+        verdict = "✗ not every reading is explained" if found else "✓ every reading is accounted for exactly once"
+        print(verdict, flush=True)  # whoever watches may do so through a pipe
         if chosen.watch is None:
             return 1 if found else 0
         time.sleep(chosen.watch)
