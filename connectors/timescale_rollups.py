@@ -150,8 +150,12 @@ class RollupWriter:
 
 def check_tables(conninfo: str, table: str) -> None:
     """Compare the database with what this version writes. Raises ``OperatorError``; changes nothing."""
-    fields = set(Rollup.DESCRIPTOR.fields_by_name)
-    assert fields == {name for name, _ in sql_columns()} | {"length_ms"}, "schemas/rollup.proto lacks an aggregate"
+    fields, columns = set(Rollup.DESCRIPTOR.fields_by_name), {name for name, _ in sql_columns()} | {"length_ms"}
+    if fields != columns:
+        raise OperatorError(
+            f"schemas/rollup.proto and schemas/aggregates.py differ in {', '.join(sorted(fields ^ columns))}: an "
+            "aggregate is an entry in one and a field in the other. Then run ./justw proto."
+        )
     with timescale_connection.connect_or_say(conninfo, "ionwax check") as connection:
         encoding = connection.info.parameter_status("server_encoding")
         if encoding != "UTF8":
