@@ -255,4 +255,18 @@ MUTANTS = (
         "metrics are those of the first message",
         [("columns", "(metrics.slice(period) == metrics.slice(0, rest)).all()", "True")],
     ),
+    Mutant(
+        "a slice about the position is accounted for from its start",
+        [("core", "part = _from(part, position)", "part = replace(part, start=position)")],
+        law="crashes",
+    ),
+    Mutant(
+        "a resume refills what is not accounted for",
+        [("core", 'self._refill(part.messages.filter(pl.col("offset") < position))', "self._refill(part.messages)")],
+        law="crashes",
+    ),
+    Mutant(
+        "patience counts from the latest reading past the boundary",
+        [("closing", "self._earliest[reached] = min(first,", "self._earliest[reached] = max(first,")],
+    ),
 )

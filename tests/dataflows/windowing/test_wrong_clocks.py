@@ -3,9 +3,8 @@
 Beside each, for comparison, what a watermark that follows the maximum of event times would have done to the same log.
 """
 
-from collections import Counter
+from collections import Counter, deque
 
-import numpy as np
 import pytest
 
 from schemas.progress import Progress
@@ -49,35 +48,36 @@ def test_no_honest_reading_is_late(name: str):
 
 @pytest.mark.parametrize("name", DRAINS)
 def test_a_maximum_of_event_times_makes_much_of_a_backlog_late(name: str):
-    """The comparison: one fast clock in fifty, and that rule drops or revises a good part of what the outage held."""
+    """The comparison: one fast clock in fifty, and by that rule more readings are late than half of what was held."""
     fleet = SCENARIOS[name]
     records = fleet.records()
     late = late_by_maximum(records, Rules())
     held = [r for r in records if isinstance(r, Message) and OUTAGE[0] <= r.event - BASE < OUTAGE[1]]
     honest = sum(fleet.is_honest(record.device) for record in held)
-    assert sum(n for device, n in late.items() if fleet.is_honest(device)) > honest / 10
+    assert sum(n for device, n in late.items() if fleet.is_honest(device)) > honest / 2
 
 
 @pytest.mark.parametrize("speed", [1.5, 5.0, 20.0])
 @pytest.mark.parametrize("devices", [3, 150])
-def test_open_rows_stay_near_those_of_a_maximum_of_event_times(devices: int, speed: float):
-    """A rule that waits holds more rows: at most those appended in quiet_secs, and a window, more than the maximum."""
+def test_open_rows_stay_within_quiet_secs_of_those_of_a_maximum_of_event_times(devices: int, speed: float):
+    """A rule that waits holds more rows: what the maximum held quiet_secs ago, and what was appended since, at most."""
     rules = Rules(workers=("ingest-0",))
     fleet = Fleet(devices=devices, wrong=0, speeds=(speed,))  # where all clocks are right that rule is comparable
-    records = fleet.records()
     core = open_core(rules, Progress.begin(0))
-    newest, held = 0, Counter[int]()
-    appended = np.zeros(0, np.int64)
-    for part in slices_of(records, 50):
+    newest, rows, windows = 0, 0, Counter[int]()
+    past = deque([(0, 0, 0)])  # append time, rows until then, and how many of them the maximum held
+    for part in slices_of(fleet.records(), 50):
         core.feed(part)
-        event = part.messages["event_time"].to_numpy()
-        newest = max(newest, int(event.max(initial=0)))
-        held.update((event // rules.length * rules.length).tolist())
-        appended = np.append(appended, part.messages["append_time"].to_numpy())[-20_000:]
-        by_maximum = sum(n for start, n in held.items() if start + rules.length + rules.lateness > newest)
-        lately = int((appended > appended[-1:] - rules.quiet).sum())
-        window = max(held.values(), default=0)
-        assert core.open_rows <= by_maximum + lately + window
+        event, append = (part.messages[name].to_numpy() for name in ("event_time", "append_time"))
+        newest, rows = max(newest, int(event.max(initial=0))), rows + len(event)
+        windows.update((event // rules.length * rules.length).tolist())
+        held = sum(n for start, n in windows.items() if start + rules.length + rules.lateness > newest)
+        now = int(append.max(initial=past[-1][0]))
+        past.append((now, rows, held))
+        while past[1][0] <= now - rules.quiet:
+            past.popleft()
+        _, rows_then, held_then = past[0]
+        assert core.open_rows <= held_then + rows - rows_then
 
 
 AFTER_OUTAGE = (
