@@ -56,6 +56,12 @@ _DECISION: Final = """
     insert into forfeits (flow, topic, partition, reason, first, next, offsets, lost, topic_id, before, by)
     values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
+_AGES: Final = 1 << 50  # offsets: by so many those of before go down where a decision lets them begin anew
+_BEHIND: Final = """
+    update late_waiting set "offset" = "offset" - %s * (select count(*) from forfeits
+        where (flow, topic, partition) = (%s, %s, %s))
+    where (flow, topic, partition) = (%s, %s, %s) and "offset" >= 0
+"""
 _NEW: Final = """
     insert into progress
         (flow, topic, partition, generation, topic_id, partitions, output, shape, position, resume, start, claimed_by)
@@ -178,4 +184,8 @@ def _hold(connection: Connection, place: _Place, progress: Progress, decision: D
     connection.execute(
         _DECISION, [*key, decision.wrong, first, then, offsets, lost, place.topic_id, Jsonb(before), who]
     )
+    if not decision.same_log or then < first:
+        # What waits for the archive to pass an offset would wait for another record's, and meet it there. Below 0 the
+        # archive has passed it.
+        connection.execute(_BEHIND, [_AGES, *key, *key])
     return Given(offsets, lost)
