@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from struct import pack
 from typing import Final, NamedTuple
 
+from google.protobuf.message import DecodeError
+
 from connectors import kafka_client
 from dataflows.decoding.arrivals import SCHEMA_VERSION, ArrivalsDecoder
 from dataflows.decoding.log import decode_log
@@ -117,7 +119,10 @@ class Decoder:
             begins, ends = self._range(first, last + BEHIND_MS)
             for message in messages(kafka, kafka.events_topic, begins, until=ends):
                 if (readings := found.get(message.timestamp()[1])) is not None:
-                    one = Telemetry.FromString(message.value() or b"")
+                    try:
+                        one = Telemetry.FromString(message.value() or b"")
+                    except DecodeError:  # another producer's; nothing of the letter went on in it
+                        continue
                     readings |= {(one.device_id, one.ts, name, pack("<d", v)) for name, v in one.metrics.items()}
         return found
 
