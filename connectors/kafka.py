@@ -32,7 +32,6 @@ BATCH_RECORDS_MAX: Final = 20_000  # one item of the dataflow; larger gains noth
 BATCH_BYTES_MAX: Final = 32 * 1024 * 1024  # and one item is not much more, which is a queue's content
 RECORDS_AT_ONCE: Final = 2_000  # messages alive at a time: so few are still in the processor's cache when they are read
 TICK_BYTES_MAX: Final = 16  # an empty Telemetry with a timestamp takes 7 to 12; headers of larger ones are not read
-LOOK_SECS: Final = 0.1
 CLOSE_SECS_MAX: Final = 1.0
 LOOK_AGAIN_SECS: Final = 1.0  # at the end, at a server that was away
 MIRROR_SECS: Final = 5.0  # how often the position is written to the consumer group
@@ -81,24 +80,14 @@ class KafkaLog:
     def bounds(self, partition: int) -> tuple[int, int]:
         """The first offset the log still has, and the next one it will give."""
         asking = kafka_client.consumer(self._settings, self._group)
-        deadline = time.monotonic() + ANSWER_SECS
         try:
-            low, high = self._bounds(asking, partition, deadline)
+            low, high = kafka_client.bounds(asking, self.topic, partition)
         except KafkaException as error:
             known = kafka_client.explained(error.args[0], self.topic)
             raise known or kafka_client.unreachable(self._settings, error) from None
         finally:
             asking.close()
         return low, high
-
-    def _bounds(self, asking: Consumer, partition: int, deadline: float) -> tuple[int, int]:
-        while True:
-            try:
-                return asking.get_watermark_offsets(TopicPartition(self.topic, partition), timeout=ANSWER_SECS)
-            except KafkaException as error:  # for a moment after a start the partition has no leader yet
-                if error.args[0].code() not in kafka_client.LEADERLESS or time.monotonic() >= deadline:
-                    raise
-                time.sleep(LOOK_SECS)
 
     def anchor(self, partition: int, offset: int) -> Anchor | None:
         """The record at ``offset``; None where the log holds none there (deleted, compacted, or a marker)."""
