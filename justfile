@@ -133,7 +133,7 @@ fmt: (_sync "test")
 # Types, strictly
 [group("develop")]
 types: (_sync "test")
-    python -m mypy
+    python -m mypy --num-workers 2
 
 # Measure: bench NAME
 [group("develop")]
