@@ -4,7 +4,7 @@ A log is made from bytes, six a record, read as choices from small pools: most o
 goes wrong at equal times, at edges of windows and at the limits of the settings, and the pools hold those. Bytes are
 drawn in one go, which makes thousands of examples cheap, and they shrink towards few records of one honest device.
 
-``tests/dataflows/windowing/test_strategies.py`` shows that each hazard does occur.
+``test_strategies.py`` and ``test_crash_strategies.py`` in ``tests/dataflows/windowing`` show that each hazard occurs.
 """
 
 from collections.abc import Sequence
