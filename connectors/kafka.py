@@ -167,6 +167,10 @@ class KafkaReader:
         found = self._consumer.get_watermark_offsets(TopicPartition(self._topic, self._partition), cached=True)
         return found[1] if found and found[1] >= 0 else None
 
+    def reached(self) -> int:
+        """The next offset to come: behind markers and aborted records, too, which are not handed out."""
+        return max(self._next, self._consumer.position([TopicPartition(self._topic, self._partition)])[0].offset)
+
     def close(self) -> None:
         """Let lag monitors see where it ends. For a server that is away librdkafka would wait a minute; not here."""
         if HEALTH.doubts(kafka_client.SERVER) or OUTAGE.is_suspected:
@@ -203,9 +207,7 @@ class KafkaReader:
         """One offset of a batch that cannot be read, as a record that no decoder takes; it has no anchor."""
         at, self._next = self._next, self._next + 1
         self._consumer.seek(TopicPartition(self._topic, self._partition, self._next))
-        kafka_client.log.error(
-            "%s, partition %d: offset %d is passed over, as refused", self._topic, self._partition, at
-        )
+        kafka_client.log.error("%s, partition %d: offset %d is refused, unread", self._topic, self._partition, at)
         return LogBatch(self._topic, self._partition, at, self._next, (at,), (APPENDED_MS,), (UNREADABLE,))
 
     def _mirror(self, now: bool = False) -> None:

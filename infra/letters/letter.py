@@ -140,6 +140,8 @@ def _until(consumer: Consumer, place: Any, end: int) -> Iterator[Message]:
     consumer.assign([place])
     while reached < end:
         some = consumer.consume(AT_ONCE_MAX, POLL_SECS)
+        # Behind the last record there may be markers of transactions, or aborted ones, which nobody hands out.
+        reached = max(reached, consumer.position([place])[0].offset) if not some else reached
         if not some and time.monotonic() > heard_at + SILENT_SECS_MAX:
             raise OperatorError(
                 f"{place.topic}, partition {place.partition}: silent for {SILENT_SECS_MAX:.0f} s at offset {reached} "

@@ -39,6 +39,7 @@ def records(settings: Settings, topic: str, partition: int, begin: int, end: int
         while reached < end:
             batch = reader.read()
             if batch is None:
+                reached = max(reached, reader.reached())
                 if time.monotonic() - heard_at > SILENT_SECS_MAX:
                     raise OperatorError(
                         f"{topic}, partition {partition}: silent for {SILENT_SECS_MAX:.0f} s at offset {reached}; "
