@@ -1,6 +1,7 @@
 """What the Kafka clients say before any server is needed."""
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from connectors import kafka_client, kafka_topics, stopping
 from connectors.health import HEALTH
@@ -30,6 +31,7 @@ def test_a_property_may_say_what_holds_anyway() -> None:
 def test_an_unreachable_server_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     """It names the address and the setting."""
     monkeypatch.setattr("connectors.kafka.ANSWER_SECS", 0.5)
+    monkeypatch.setattr("connectors.kafka_client.ANSWER_SECS", 0.5)
     monkeypatch.setattr("connectors.kafka_topics.ANSWER_SECS", 0.5)
     kafka = KafkaSettings(bootstrap_servers=NOBODY)
     for ask in (
@@ -79,3 +81,32 @@ def test_a_reader_that_ends_asks_where_somebody_complained() -> None:
     finally:
         HEALTH.trust(kafka_client.SERVER)
         OUTAGE.__init__()  # type: ignore[misc]
+
+
+class Leaderless:
+    """A consumer of a cluster that is choosing a leader: so many refusals, then an answer."""
+
+    def __init__(self, refusals: int, code: int = KafkaError.NOT_LEADER_FOR_PARTITION) -> None:
+        self.refusals, self.code = refusals, code
+
+    def get_watermark_offsets(self, _place: TopicPartition, **_: float) -> tuple[int, int]:
+        self.refusals -= 1
+        if self.refusals >= 0:
+            raise KafkaException(KafkaError(self.code))
+        return 3, 7
+
+
+def test_a_partition_without_a_leader_is_asked_again() -> None:
+    """As it is for a moment after its topic was made; what waiting does not heal is raised at once, or in the end."""
+    assert kafka_client.bounds(Leaderless(2), "t", 0) == (3, 7)  # type: ignore[arg-type]
+    unknown = Leaderless(2, KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    with pytest.raises(KafkaException):
+        kafka_client.bounds(unknown, "t", 0)  # type: ignore[arg-type]
+    assert unknown.refusals == 1
+
+
+def test_a_leader_that_never_comes_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ANSWER_SECS at most."""
+    monkeypatch.setattr(kafka_client, "ANSWER_SECS", 0.3)
+    with pytest.raises(KafkaException):
+        kafka_client.bounds(Leaderless(10**9), "t", 0)  # type: ignore[arg-type]
