@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -77,7 +77,7 @@ def _drained(flow_of: FlowOf, asking: Asking, how: str) -> Iterator[Stop]:
     for flow in running.values():
         flow.start(*([PROCESSES] if how == TOGETHER else []))
     for flow in running.values():
-        _await_working(flow, asking)
+        _await_working(flow, asking, running.values())
     for flow in running.values():
         yield _stopped(flow, how)
 
@@ -89,7 +89,7 @@ def _given_up(flow_of: FlowOf, asking: Asking, wires_of: WiresOf) -> Iterator[St
         flow.start()
     for name, flow in running.items():
         for server in SERVERS_OF[name]:
-            _await_working(flow, asking)
+            _await_working(flow, asking, running.values())
             wires_of[name][server].refuse(True)
             _until(lambda flow=flow: _waits(flow), NOTICE_SECS_MAX)  # type: ignore[misc]
             yield _stopped(flow, f"{server} away")
@@ -106,11 +106,24 @@ def _stopped(flow: Flow, how: str) -> Stop:
     return Stop(flow.name, how, time.monotonic() - began, statuses)
 
 
-def _await_working(flow: Flow, asking: Asking) -> None:
-    """Wait until it has got something done since it was started."""
-    assert _until(lambda: _SERVES.search(flow.log.read_text(errors="replace")), READY_SECS_MAX), f"{flow.name} begins"
+def _await_working(flow: Flow, asking: Asking, every: Iterable[Flow]) -> None:
+    """Wait until it has got something done since it was started.
+
+    ``every`` flow is started again where it has ended by itself: on a busy machine a start can find a server slow, and
+    what reads its output would wait for nothing.
+    """
+
+    def tended(condition: Callable[[], object]) -> bool:
+        for one in every:
+            one.tend()
+        return bool(condition())
+
+    def serves() -> object:
+        return _SERVES.search(flow.log.read_text(errors="replace"))
+
+    assert _until(lambda: tended(serves), READY_SECS_MAX), f"{flow.name} begins"
     before = asking.done(flow.name)
-    assert _until(lambda: asking.done(flow.name) > before, READY_SECS_MAX), f"{flow.name} does nothing"
+    assert _until(lambda: tended(lambda: asking.done(flow.name) > before), READY_SECS_MAX), f"{flow.name} does nothing"
 
 
 def _waits(flow: Flow) -> bool:
