@@ -216,6 +216,7 @@ def changes(draw: st.DrawFn, /) -> tuple[list[tuple[Rules, Run]], Log]:
     judging = st.builds(replace, st.just(first), skew=skews, age=ages, workers=workers)
     variants = [first, draw(judging), draw(st.one_of(judging, rules(length=first.length)))]
     log = draw(logs(draw(st.sampled_from(variants))))
-    some = st.tuples(st.sampled_from(variants), runs(log))
+    living = st.builds(Run, st.just(2), st.integers(1, 2), cuts(log, 6))  # they commit, and get on slowly
+    some = st.tuples(st.sampled_from(variants), st.one_of(living, living, runs(log)))
     last = Run(ALL, ALL, draw(cuts(log)))
     return [*draw(st.lists(some, max_size=5)), (draw(st.sampled_from(variants)), last)], log

@@ -42,6 +42,7 @@ OF_CHANGES = {f"{name} changed while rows were open" for name in ("lateness", "s
     "a worker added",
     "settings that accounted for nothing",
     "a row that refills and that new limits would refuse",
+    "such a row of two processes ago",
     "a window closed under each of two settings",
 }
 
@@ -127,7 +128,8 @@ def _told_before(life: Life, whole: Oracle) -> Iterator[str]:
 
 
 def of_changes(runs: Sequence[tuple[Rules, Run]], log: Log) -> Iterator[str]:
-    for (old, _), (new, _), life in zip(runs, runs[1:], list(lives(log, runs))[1:], strict=False):
+    all_lives = list(lives(log, runs))
+    for (old, _), (new, _), before, life in zip(runs, runs[1:], all_lives, all_lives[1:], strict=False):
         if life.before.rules is not old:
             yield "settings that accounted for nothing"
             continue
@@ -138,8 +140,11 @@ def of_changes(runs: Sequence[tuple[Rules, Run]], log: Log) -> Iterator[str]:
             yield "a worker forgotten"
         if life.before.ticks and set(new.workers) - set(old.workers):
             yield "a worker added"
-        if any(not -new.age <= r.event - r.append <= new.skew for r in life.before.open()):
+        otherwise = [r for r in life.before.open() if not -new.age <= r.event - r.append <= new.skew]
+        if otherwise:
             yield "a row that refills and that new limits would refuse"
+        if any(r.offset < before.position for r in otherwise) and before.committed > before.position:
+            yield "such a row of two processes ago"
         if life.before.closings and old is not new:
             yield "a window closed under each of two settings"
 
