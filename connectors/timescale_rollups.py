@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
+import numpy as np
 import polars as pl
 
 from connectors import timescale_connection
@@ -130,11 +131,14 @@ class RollupWriter:
     def _tell(self, rows: pl.DataFrame, ends: Sequence[int]) -> None:
         """Publish rollups, ascending by bucket, and each window's end after the last of its own."""
         told = 0
-        for end in ends:
-            own = int(rows["bucket"].search_sorted(end))
-            self._send(rows[told:own])
-            self._publisher.send_all([self._closed(end)])
-            told = own
+        closed: list[Record] = []  # of windows without rows: after a long silence they are half a million
+        for end, own in zip(ends, np.searchsorted(rows["bucket"].to_numpy(), ends).tolist(), strict=True):
+            if own > told:
+                self._publisher.send_all(closed)
+                self._send(rows[told:own])
+                closed, told = [], own
+            closed.append(self._closed(end))
+        self._publisher.send_all(closed)
         self._send(rows[told:])
 
     def _send(self, rows: pl.DataFrame) -> None:
