@@ -55,7 +55,7 @@ def hyper(request: pytest.FixtureRequest) -> Iterator[str]:
     """A database with the extension: of DATABASE_URL's server with --real where that has it, else the tests' own."""
     given = GIVEN["DATABASE_URL"] if request.config.getoption("--real") else ""
     if given and _has_extension(given):
-        with fresh_database(given) as conninfo:
+        with fresh_database(given, "template0") as conninfo:  # its launcher looks into template1
             yield conninfo
     else:
         with timescaledb() as conninfo:
@@ -191,11 +191,21 @@ def test_every_row_equals_a_group_by(told: tuple[Topology, Topology, Expected]) 
 
 @pytest.mark.parametrize("table", SAME)
 def test_the_edition_is_invisible(told: tuple[Topology, Topology, Expected], table: str) -> None:
-    """The same rows on both, to the bit."""
+    """The same rows on both, to the bit; hours and days, which are combined in no order, to rounding."""
     flows, other, _ = told
-    found = flows.ask(SAME[table])
+    found, there = flows.ask(SAME[table]), other.ask(SAME[table])
     assert len(found) > 0
-    assert found == other.ask(SAME[table])
+    if table in ("rollups_1h", "rollups_1d"):
+        assert len(found) == len(there)
+        assert [] == [pair for pair in zip(found, there, strict=True) if not all(map(alike, *pair))]
+    else:
+        assert found == there
+
+
+def alike(one: object, other: object) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-9)
+    return one == other
 
 
 @pytest.mark.parametrize(("table", "length_ms"), [("rollups_1h", 3_600_000), ("rollups_1d", DAY_MS)])
