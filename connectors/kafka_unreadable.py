@@ -13,7 +13,7 @@ from typing import Final
 from confluent_kafka import KafkaError
 
 ERRORS: Final = frozenset({KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG})
-TRIES: Final = 3  # half a second each: a broken answer is not a broken batch
+TRIES: Final = 5  # half a second each: a broken answer is not a broken batch, and a broker may mend itself
 UNREADABLE: Final = b"\x07a batch of records at this offset could not be decompressed"  # 7 is no type of protobuf's
 APPENDED_MS: Final = 0
 

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from threading import Event, Timer
@@ -28,6 +29,7 @@ R = TypeVar("R")
 
 EXIT_OPERATOR: Final = 78  # EX_CONFIG of sysexits.h: a restart alone will not help
 EXIT_AWAY: Final = 69  # EX_UNAVAILABLE: a server is away; a restart helps as soon as it is back
+EXIT_FAULT: Final = 70  # EX_SOFTWARE: a fault in the code, with a traceback; a restart goes on, and may meet it again
 EXIT_STUCK: Final = 75  # EX_TEMPFAIL: a restart goes on where this process was
 STOP_SECS_MAX: Final = 9.5  # from the request to stop to the end, also where a server is frozen
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -133,10 +135,11 @@ def _tell_times() -> None:
 
 def speaking(call: Callable[P, R]) -> Callable[P, R]:
     """Decorate what the engine calls (``build_part``, ``next_batch``, ``snapshot``, a step): an ``OperatorError`` ends
-    the process with its message, where the process belongs to a dataflow, and is raised otherwise.
+    the process with its message, any other error with its traceback, where the process belongs to a dataflow; both are
+    raised otherwise.
 
-    The engine answers an exception with a Rust backtrace of forty lines around a Python one; no tired person reads the
-    last. So the error must not reach it; of a generator, not while the engine iterates over it either.
+    The engine answers an exception with a Rust backtrace of forty lines around a Python one, or, in ``snapshot``, in place
+    of it; no tired person reads that. So no error reaches it; of a generator, not while the engine iterates over it either.
     """
 
     @functools.wraps(call)
@@ -160,6 +163,11 @@ def _one_message() -> Iterator[None]:
         if not _owns_process.is_set():
             raise
         end_with(error)
+    except Exception as error:
+        if not _owns_process.is_set() or isinstance(error, StopIteration):
+            raise
+        _say("".join(traceback.format_exception(error)).rstrip())
+        _end(EXIT_FAULT)
 
 
 def end_with(error: OperatorError) -> NoReturn:
@@ -169,6 +177,10 @@ def end_with(error: OperatorError) -> NoReturn:
     comes again.
     """
     _say(f"ionwax: {error}")
+    _end(EXIT_AWAY if isinstance(error, ServerAway) else EXIT_OPERATOR)
+
+
+def _end(status: int) -> NoReturn:
     with suppress(OSError):
         sys.stdout.flush()
-    os._exit(EXIT_AWAY if isinstance(error, ServerAway) else EXIT_OPERATOR)
+    os._exit(status)

@@ -49,8 +49,9 @@ class Part(StatefulSourcePartition):
             raise StopIteration
         return []
 
+    @stopping.speaking
     def snapshot(self):
-        return None
+        return {}["a fault"] if self.way == "fault" else None
 
 
 class Source(FixedPartitionedSource):
@@ -103,6 +104,16 @@ def test_an_operators_error_is_one_line_and_a_status(tmp_path: Path, way: str) -
     _, said = process.communicate(timeout=DEADLINE_SECS)
     assert said == "ionwax: the topic is gone; make it again\n"
     assert process.returncode == stopping.EXIT_OPERATOR
+
+
+def test_a_fault_is_its_traceback_and_a_status(tmp_path: Path) -> None:
+    """In a snapshot the engine would abort, and show a backtrace of its own without the line at fault."""
+    process = start(tmp_path, "fault")
+    _, said = process.communicate(timeout=DEADLINE_SECS)
+    assert said.startswith("Traceback")
+    assert said.endswith("KeyError: 'a fault'\n")
+    assert "panicked" not in said
+    assert process.returncode == stopping.EXIT_FAULT
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
