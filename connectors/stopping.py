@@ -138,8 +138,9 @@ def speaking(call: Callable[P, R]) -> Callable[P, R]:
     the process with its message, any other error with its traceback, where the process belongs to a dataflow; both are
     raised otherwise.
 
-    The engine answers an exception with a Rust backtrace of forty lines around a Python one, or, in ``snapshot``, in place
-    of it; no tired person reads that. So no error reaches it; of a generator, not while the engine iterates over it either.
+    The engine answers an exception with a Rust backtrace of forty lines around a Python one, or, in ``snapshot``, in
+    place of it; no tired person reads that. So no error reaches it; of a generator, not while the engine iterates over
+    it either.
     """
 
     @functools.wraps(call)
