@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from bytewax.errors import BytewaxRuntimeError
 from bytewax.testing import run_main
 from confluent_kafka import Consumer, Message, TopicPartition
 
@@ -21,6 +22,7 @@ from connectors.kafka_sink import KafkaSink
 from connectors.mqtt import MqttSource
 from dataflows import ingest
 from dataflows.decoding.topics import compile_topic
+from schemas.errors import ServerAway
 from schemas.settings import KafkaSettings, MqttSettings, OutputSettings, Settings
 from schemas.telemetry_pb2 import Telemetry
 from tests.conftest import free_port
@@ -215,8 +217,9 @@ def test_what_comes_again_is_not_appended_again(settings: Settings, running: Run
         publish(settings.mqtt.url, [Sent(topic_of(settings, "d0"), b'{"ts": %d, "metrics": {"n": -1}}' % now)])
         events(81)
 
-    with Wire(settings.mqtt.url) as wire:
+    with Wire(settings.mqtt.url) as wire, pytest.raises(BytewaxRuntimeError) as ended:
         running(unheard, wire.url)
+    assert isinstance(ended.value.__cause__, ServerAway)  # nobody has read its acknowledgements, and it says so
     running(heard)
     assert sorted(events(81)) == [-1, *range(80)]
 

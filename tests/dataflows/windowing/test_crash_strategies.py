@@ -1,29 +1,22 @@
 """The generators of crashes, changed settings, placements and honest logs make what they are there for."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from itertools import pairwise
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, given, seed, settings
-from hypothesis import strategies as st
+from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.dataflows.windowing.fleets import late_by_maximum
+from tests.dataflows.windowing.occurring import QUIETLY, all_occur, met_by
 from tests.dataflows.windowing.test_honest_logs import one_wrong_clock, orderly
 from tests.dataflows.windowing.test_machine import Partition
 from tests.dataflows.windowing.test_placement import placements
 from tests.oracles import Message, Oracle, Reading, Rules, identity
 from tests.strategies import Log, Run, changes, crashes
 
-QUIETLY = settings(
-    max_examples=250,
-    phases=[Phase.generate],
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
 OF_CRASHES = {
     "dies at its start",
     "dies before its first commit",
@@ -45,26 +38,6 @@ OF_CHANGES = {f"{name} changed while rows were open" for name in ("lateness", "s
     "such a row of two processes ago",
     "a window closed under each of two settings",
 }
-
-
-def meets(strategy: st.SearchStrategy[Any], hazards: Callable[..., Iterator[str]]) -> Counter[str]:
-    """In how many of some hundred examples each hazard is met."""
-    met: Counter[str] = Counter()
-
-    @seed(4)
-    @QUIETLY
-    @given(strategy)
-    def meet(case: Any) -> None:
-        met.update(set(hazards(*case)))
-
-    meet()
-    return met
-
-
-def all_occur(met: Counter[str], hazards: set[str]) -> None:
-    """Each hazard is met at least four times, and none is met that is not listed."""
-    assert set(met) <= hazards
-    assert {hazard: met[hazard] for hazard in hazards if met[hazard] < 4} == {}
 
 
 class Life:
@@ -155,12 +128,12 @@ def differ(old: Rules, new: Rules, name: str) -> bool:
 
 def test_processes_die_wherever_it_hurts():
     """At the start, before, amid and after commits, with rows to refill, and between two copies of a reading."""
-    all_occur(meets(crashes(), of_crashes), OF_CRASHES)
+    all_occur(OF_CRASHES, met_by(crashes(), of_crashes))
 
 
 def test_settings_change_where_it_matters():
     """While rows are open, with ticks on record, and so that today's limits would judge old rows otherwise."""
-    all_occur(meets(changes(), of_changes), OF_CHANGES)
+    all_occur(OF_CHANGES, met_by(changes(), of_changes))
 
 
 def test_partitions_are_placed_and_paced_apart():
@@ -180,7 +153,7 @@ def test_partitions_are_placed_and_paced_apart():
             yield "rows in several partitions"
 
     expected = {"several partitions", "a long pause", "cut or paced otherwise", "rows", "late readings"}
-    all_occur(meets(placements(), hazards), expected | {"rows in several partitions"})
+    all_occur(expected | {"rows in several partitions"}, met_by(placements(), hazards))
 
 
 def test_orderly_logs_close_windows_by_every_rule():
@@ -198,7 +171,7 @@ def test_orderly_logs_close_windows_by_every_rule():
             yield "a row of several readings"
 
     expected = {"ticks", "quiet", "patience", "as late as is allowed", "a row of several readings"}
-    all_occur(meets(orderly(), hazards), expected)
+    all_occur(expected, met_by(orderly(), hazards))
 
 
 def test_wrong_clocks_would_harm_by_the_usual_rule():
@@ -215,12 +188,12 @@ def test_wrong_clocks_would_harm_by_the_usual_rule():
             yield "an honest one late by the usual rule"
 
     expected = {"ticks", "quiet", "the wrong one late", "an honest reading in a closed window"}
-    all_occur(meets(one_wrong_clock(), hazards), expected | {"an honest one late by the usual rule"})
+    all_occur(expected | {"an honest one late by the usual rule"}, met_by(one_wrong_clock(), hazards))
 
 
 def test_the_rule_machine_meets_crashes_and_changes():
     """It crashes with answers pending, resumes with rows to refill, changes settings amid, and revises rows."""
-    met: Counter[str] = Counter()
+    met: Counter[str]
 
     class Watched(Partition):
         def _open(self, limits: Rules) -> None:
@@ -240,9 +213,11 @@ def test_the_rule_machine_meets_crashes_and_changes():
             met.update({f"closed by {reason}" for reason in self.oracle.reasons})
             met["ticks"] += bool(self.oracle.ticks)
 
-    run_state_machine_as_test(
-        Watched, settings=settings(QUIETLY, max_examples=40, stateful_step_count=30, derandomize=True)
-    )
+    def search(found: Counter[str], _number: int) -> None:
+        nonlocal met
+        met = found
+        run_state_machine_as_test(Watched, settings=settings(QUIETLY, max_examples=40, stateful_step_count=30))
+
     hazards = {"a crash with answers pending", "a resume that refills", "settings changed with rows open", "ticks"}
     hazards |= {"several commits", "a revised row", "a late reading repeated"}
-    all_occur(met, hazards | {"closed by ticks", "closed by quiet", "closed by patience"})
+    all_occur(hazards | {"closed by ticks", "closed by quiet", "closed by patience"}, search)

@@ -4,12 +4,10 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 
-from hypothesis import HealthCheck, Phase, given, seed, settings
-
+from tests.dataflows.windowing.occurring import all_occur, met_by
 from tests.oracles import Message, Oracle, Reading, Rules, Tick, identity, without_repeats
 from tests.strategies import Log, cases
 
-EXAMPLES = 400
 HAZARDS = {
     "a late reading",
     "a late reading, repeated",
@@ -141,26 +139,8 @@ def _of_the_log(rules: Rules, log: Log) -> Iterator[str]:
 
 
 def test_every_hazard_occurs():
-    """In a few hundred logs each hazard is met at least four times, and no hazard is listed that nothing makes."""
-    met: Counter[str] = Counter()
-
-    @seed(4)
-    @settings(
-        max_examples=EXAMPLES,
-        phases=[Phase.generate],
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(cases())
-    def meet(case):
-        met.update(set(hazards(*case)))
-
-    meet()
-    assert set(met) <= HAZARDS
-    rare = {hazard: met[hazard] for hazard in HAZARDS if met[hazard] < 4 and hazard != "an empty log"}
-    assert not rare
-    assert met["an empty log"]
+    """In a few hundred logs, and no hazard is listed that nothing makes."""
+    all_occur(HAZARDS, met_by(cases(), hazards))
 
 
 def test_a_reading_is_identified_by_the_bits_of_its_value():
