@@ -6,20 +6,23 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from infra.bench import readme
 from infra.bench.case import Case, Result, run
 from infra.bench.table import markdown, plain
 from schemas.errors import OperatorError
 
 BENCHES: Final = {"windows": "infra.bench.windows"}
 # Benches with arguments of their own: main(argv).
-_ALONE: Final = ("anomalies", "delivery", "flag_state", "flags", "rollups", "store")
+_ALONE: Final = ("anomalies", "delivery", "flag_state", "flags", "readme", "rollups", "store")
 COMMANDS: Final = {name: f"infra.bench.{name}" for name in _ALONE}
 FOLDER: Final = Path(__file__).parents[2] / "bench"
 
 
 def main() -> int:
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:
-        return int(importlib.import_module(COMMANDS[sys.argv[1]]).main(sys.argv[2:]))
+        status = int(importlib.import_module(COMMANDS[sys.argv[1]]).main(sys.argv[2:]))
+        readme.write()
+        return status
     parser = argparse.ArgumentParser(prog="./justw bench", description="Measure, and write bench/NAME.md and .json")
     parser.add_argument("name", choices=sorted({*BENCHES, *COMMANDS}), help="what to measure")
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="runs of each case (3); medians are shown")
@@ -40,6 +43,7 @@ def main() -> int:
         FOLDER.mkdir(exist_ok=True)
         (FOLDER / f"{chosen.name}.md").write_text(table)
         (FOLDER / f"{chosen.name}.json").write_text(plain(results))
+        readme.write()
     return 0
 
 

@@ -34,7 +34,7 @@ LAWS: dict[str, tuple[st.SearchStrategy[Any], Callable[..., None]]] = {
 @pytest.mark.long
 @pytest.mark.parametrize("law", LAWS)
 def test_a_law_holds_in_thousands_of_logs(law: str):
-    """Two thousand examples, 200 where each runs the engine twice, half a second of pauses, besides those of the first half."""
+    """Two thousand examples, 200 where each runs the engine twice, with pauses; besides those of the first half."""
     strategy, holds = LAWS[law]
 
     @given(strategy)
