@@ -107,4 +107,7 @@ def _rate(runs: Runs, of: str) -> float:
 
 def _short(rate: float) -> str:
     """A rate in two or three digits: 8.5 M, 254 k."""
-    return f"{rate / 1e6:.3g} M" if rate >= 1e6 else f"{rate / 1e3:.3g} k"
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if rate >= size:
+            return f"{rate / size:.3g} {unit}"
+    return f"{rate:.3g}"
