@@ -23,7 +23,8 @@ class Handover:
     def __init__(self, on_publish: Callable[[Publish], None]) -> None:
         self._on_publish = on_publish
         self._number = 0
-        self._groups: deque[tuple[int, asyncio.Future[int]]] = deque()  # each with the highest number that may join it
+        self._acknowledged = 0  # a group that was let go twice before its handlers ran is not there to join anew
+        self._groups: deque[tuple[int, asyncio.Future[None]]] = deque()  # each with the highest number that may join it
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._over = False
 
@@ -40,21 +41,20 @@ class Handover:
         if qos:
             number = self._number = self._number + 1
         self._on_publish(Publish(number, text, payload, content_type, bool(properties.get("dup"))))
-        while number is not None and not self._gone.done():
-            if number <= await self._group(number):
-                break
+        while number is not None and number > self._acknowledged and not self._gone.done():
+            await self._group(number)
         return 0
 
     def acknowledge(self, numbers: Sequence[int]) -> None:
         """Let the handlers of messages up to the last of ``numbers``, which are in order, return."""
-        last = numbers[-1]
+        self._acknowledged = last = numbers[-1]
         while self._groups and self._groups[0][0] <= last:
-            self._groups.popleft()[1].set_result(last)
+            self._groups.popleft()[1].set_result(None)
         if self._groups:
             # A group of which a part is acknowledged: the others join it anew.
             end, group = self._groups.popleft()
             self._groups.appendleft((end, asyncio.get_running_loop().create_future()))
-            group.set_result(last)
+            group.set_result(None)
 
     def lost(self) -> None:
         """The connection is gone or going: take nothing more."""
@@ -66,7 +66,7 @@ class Handover:
         if not self._gone.done():
             self._gone.set_result(None)
         for _, group in self._groups:
-            group.set_result(self._number)
+            group.set_result(None)
         self._groups.clear()
         await self.settle()
 
@@ -75,7 +75,7 @@ class Handover:
         for _ in range(4):  # the future's callbacks, the handler, the task's callbacks
             await asyncio.sleep(0)
 
-    def _group(self, number: int) -> "asyncio.Future[int]":
+    def _group(self, number: int) -> "asyncio.Future[None]":
         if not self._groups or self._groups[-1][0] < number:
             self._groups.append((number + GROUP_MAX - 1, asyncio.get_running_loop().create_future()))
         end, newest = self._groups[-1]
