@@ -6,7 +6,7 @@ librdkafka reports a server that is away by log lines and retries for ever; what
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -100,18 +100,18 @@ def admin(settings: KafkaSettings) -> AdminClient:
     return AdminClient(_merged(settings, {}, {}), logger=log)
 
 
-def bounds(asking: Consumer, topic: str, partition: int) -> tuple[int, int]:
+def bounds(asking: Consumer, topic: str, partition: int, ask_again: Collection[int] = LEADERLESS) -> tuple[int, int]:
     """The first offset that a partition still has, and the next one it will give.
 
-    For a moment after a topic was made, or a broker has started, a partition has no leader: then it is asked again,
-    for ``ANSWER_SECS`` at most. Raises ``KafkaException``.
+    For a moment after a topic was made, or a broker has started, a partition has no leader: then, or for any error of
+    ``ask_again``, it is asked again, for ``ANSWER_SECS`` at most. Raises ``KafkaException``.
     """
     deadline = time.monotonic() + ANSWER_SECS
     while True:
         try:
             return asking.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_SECS)
         except KafkaException as error:
-            if error.args[0].code() not in LEADERLESS or time.monotonic() >= deadline:
+            if error.args[0].code() not in ask_again or time.monotonic() >= deadline:
                 raise
             time.sleep(ASK_AGAIN_SECS)
 

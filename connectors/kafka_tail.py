@@ -18,10 +18,9 @@ from schemas.settings import KafkaSettings
 POLL_SECS: Final = 0.1
 SETTLING: Final = frozenset(  # a topic that was made a moment ago is not known everywhere at once
     {
+        *kafka_client.LEADERLESS,
         KafkaError._UNKNOWN_PARTITION,
         KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.NOT_LEADER_FOR_PARTITION,
     }
 )
 
@@ -39,7 +38,7 @@ def tail_values(settings: KafkaSettings, topic: str, records_max: int) -> Iterat
 
 
 def _tail(consumer: Consumer, partition: TopicPartition, records_max: int) -> Iterator[bytes]:
-    low, high = _bounds(consumer, partition)
+    low, high = kafka_client.bounds(consumer, partition.topic, partition.partition, SETTLING)
     partition.offset = max(low, high - records_max)
     if partition.offset >= high:
         return
@@ -62,14 +61,3 @@ def _tail(consumer: Consumer, partition: TopicPartition, records_max: int) -> It
                 f"Kafka topic {partition.topic}, partition {partition.partition}: records from offset {at} could not "
                 f"be read back within {ANSWER_SECS:.0f} s. Is the cluster healthy?"
             )
-
-
-def _bounds(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
-    deadline = time.monotonic() + ANSWER_SECS
-    while True:
-        try:
-            return consumer.get_watermark_offsets(partition, timeout=ANSWER_SECS)
-        except KafkaException as error:
-            if error.args[0].code() not in SETTLING or time.monotonic() > deadline:
-                raise
-            time.sleep(POLL_SECS)
